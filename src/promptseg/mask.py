@@ -1,0 +1,46 @@
+"""Masks as arrays, run lengths and boxes: the geometry of one object on the pixel grid.
+
+A mask is boolean and indexed (y, x). Boxes are (x0, y0, x1, y1), half-open like slices.
+"""
+
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Bool
+
+
+class Rle(TypedDict):
+    """COCO compressed run lengths, column-major; `pycocotools.mask.decode` reads it as it is."""
+
+    size: list[int]
+    counts: str
+
+
+def to_rle(mask: Bool[np.ndarray, "h w"]) -> Rle:
+    """Compress a mask to COCO run lengths without loss."""
+    from pycocotools import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return Rle(size=[int(n) for n in encoded["size"]], counts=encoded["counts"].decode("ascii"))
+
+
+def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
+    """Expand COCO run lengths; raises ValueError when they do not fill the stated size."""
+    from pycocotools import mask as coco
+
+    height, width = rle["size"]
+    counts = rle["counts"].encode("ascii")
+    try:
+        decoded = coco.decode({"size": [height, width], "counts": counts})
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"run lengths do not describe a {height} x {width} mask") from error
+    return np.ascontiguousarray(decoded, dtype=bool)
+
+
+def bounding_box_xyxy(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int] | None:
+    """Tight half-open box around a mask, or None when the mask is empty."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    if columns.size == 0:
+        return None
+    rows = np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,0 +1,64 @@
+"""Dataclasses as Parquet: schemas from annotations, and files that are whole or absent."""
+
+import dataclasses
+import os
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from promptseg.mask import Rle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: readers see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def arrow_schema(row: type) -> "pa.Schema":
+    """Derive the Parquet schema of a row type from its annotations; `| None` means nullable."""
+    import pyarrow as pa
+
+    hints = get_type_hints(row)
+    fields = []
+    for field in dataclasses.fields(row):
+        hint = hints[field.name]
+        nullable = type(None) in get_args(hint)
+        if nullable and get_origin(hint) is types.UnionType:
+            hint = next(part for part in get_args(hint) if part is not type(None))
+        fields.append(pa.field(field.name, _arrow_type(hint), nullable=nullable))
+    return pa.schema(fields)
+
+
+def _arrow_type(hint: Any) -> "pa.DataType":
+    import pyarrow as pa
+
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    return {
+        int: pa.int64(),
+        float: pa.float64(),
+        str: pa.string(),
+        bool: pa.bool_(),
+        Rle: pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]),
+    }[hint]
+
+
+def write_parquet(path: Path, row: type, rows: Iterable[Any]) -> None:
+    """Write rows of one dataclass as one Parquet file, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [field.name for field in dataclasses.fields(row)]
+    table = pa.Table.from_pylist(
+        [{name: getattr(item, name) for name in names} for item in rows], arrow_schema(row)
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())

@@ -1,0 +1,101 @@
+"""Samples and targets: what is segmented, and how its instances are grouped for scoring."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+Unit = Literal["class", "instance", "component"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """One reference mask in one sample; targets of a sample may overlap."""
+
+    target_id: str
+    object: str
+    mask: Bool[np.ndarray, "h w"]
+    instance: int | None = None  # None: the source does not tell instances apart
+    annotator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One 2D image with its targets, and what is known about where it came from.
+
+    The image is RGB in 0..255, indexed (y, x, channel). Everything that may be unknown is None
+    then, never a default.
+    """
+
+    image_id: str
+    image: UInt8[np.ndarray, "h w 3"]
+    dataset: str
+    modality: str
+    targets: tuple[Target, ...]
+    subject: str | None = None  # the patient (pseudonymous): what intervals resample
+    spacing_yx_mm: tuple[float, float] | None = None  # None: distances are in pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A sample of a corpus that could not be read, kept so that nothing is lost silently."""
+
+    image_id: str
+    dataset: str
+    modality: str
+    subject: str | None
+    targets: tuple[tuple[str, str], ...]  # (target_id, object) of what should have been scored
+    reason: str
+
+
+def task_name(object_name: str, modality: str) -> str:
+    """Name a task: an (object, modality) pair, the row of every table."""
+    return f"{object_name} ({modality})"
+
+
+def regroup(targets: Sequence[Target], unit: Unit) -> tuple[Target, ...]:
+    """Bring targets to the unit of evaluation (PROTOCOL decision 2).
+
+    `class` joins all instances of one object by one annotator, `instance` leaves the targets as
+    they are, `component` splits every target into its 8-connected components, ordered by their
+    first pixel in row-major order.
+    """
+    match unit:
+        case "class":
+            return tuple(_joined(group) for group in _by_object(targets))
+        case "instance":
+            return tuple(targets)
+        case "component":
+            return tuple(part for target in targets for part in _components(target))
+
+
+def _by_object(targets: Iterable[Target]) -> list[list[Target]]:
+    groups: dict[tuple[str, str | None], list[Target]] = {}
+    for target in targets:
+        groups.setdefault((target.object, target.annotator), []).append(target)
+    return list(groups.values())
+
+
+def _joined(group: Sequence[Target]) -> Target:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    image_id = first.target_id.rpartition("#")[0]
+    name = first.object if first.annotator is None else f"{first.object}@{first.annotator}"
+    mask = np.logical_or.reduce([target.mask for target in group])
+    return Target(f"{image_id}#{name}", first.object, mask, annotator=first.annotator)
+
+
+def _components(target: Target) -> list[Target]:
+    from scipy import ndimage
+
+    labels, count = ndimage.label(target.mask, structure=np.ones((3, 3)))
+    if count == 1:
+        return [target]
+    return [
+        Target(f"{target.target_id}.{i}", target.object, labels == i, i, target.annotator)
+        for i in range(1, count + 1)
+    ]
