@@ -154,11 +154,12 @@ def _feature(kind: "pa.DataType") -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """The unit of work: consecutive row groups of one image part."""
+class RowGroup:
+    """Some consecutive images of one part: what is read, and evaluated, at a time."""
 
     part: int
-    row_group: int
+    index: int
+    n_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,26 +169,30 @@ class Corpus:
     path: Path
     info: CorpusInfo
 
-    def units(self) -> list[Unit]:
-        """List the units of work, in the order in which they are stored."""
+    def row_groups(self) -> list[RowGroup]:
+        """List the row groups in the order in which they are stored."""
         import pyarrow.parquet as pq
 
         try:
-            counts = [pq.read_metadata(p).num_row_groups for p in part_paths(self.path, "images")]
+            parts = [pq.read_metadata(path) for path in part_paths(self.path, "images")]
         except (OSError, ValueError) as error:
             raise DataError(f"{self.path} is damaged: {error}") from error
-        return [Unit(part, group) for part, n in enumerate(counts) for group in range(n)]
+        return [
+            RowGroup(part, index, metadata.row_group(index).num_rows)
+            for part, metadata in enumerate(parts)
+            for index in range(metadata.num_row_groups)
+        ]
 
-    def read(self, unit: Unit) -> Iterator[Sample | Unreadable]:
-        """Yield the samples of one unit; one that cannot be read comes as `Unreadable`."""
+    def read(self, group: RowGroup) -> Iterator[Sample | Unreadable]:
+        """Yield the samples of a row group; one that cannot be read comes as `Unreadable`."""
         import pyarrow.parquet as pq
 
-        images = pq.ParquetFile(part_paths(self.path, "images")[unit.part])
-        rows = images.read_row_group(unit.row_group).to_pylist()
+        images = pq.ParquetFile(part_paths(self.path, "images")[group.part])
+        rows = images.read_row_group(group.index).to_pylist()
         wanted = {row["image_id"] for row in rows}
         targets: dict[str, list[dict[str, Any]]] = {image_id: [] for image_id in wanted}
         table = pq.read_table(
-            part_paths(self.path, "targets")[unit.part], filters=[("image_id", "in", wanted)]
+            part_paths(self.path, "targets")[group.part], filters=[("image_id", "in", wanted)]
         )
         for target in table.to_pylist():
             targets[target["image_id"]].append(target)

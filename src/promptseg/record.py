@@ -118,7 +118,6 @@ class Run:
     unit: str
     seed: int
     nsd_tolerance: float
-    limit: int | None
     save_masks: str
     device: str
     dtype: str

