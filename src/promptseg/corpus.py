@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Shaped, UInt8, UInt16
 
 from promptseg.errors import DataError
 from promptseg.mask import Rle, bounding_box_xyxy, from_rle, to_rle
@@ -238,7 +238,8 @@ def part_paths(path: Path, kind: str) -> list[Path]:
 def read_sample(row: Mapping[str, Any], targets: list[dict[str, Any]]) -> Sample | Unreadable:
     """Turn a row of the corpus and its targets into a sample."""
     try:
-        image = displayed(decode_image(row["image"]["bytes"], row["sha256"]), row)
+        stored = decode_image(row["image"]["bytes"], row["sha256"])
+        image = displayed(stored, row["intensity_lo"], row["intensity_hi"])
         masks = [from_rle(target["mask"]) for target in targets]
         if any(mask.shape != image.shape[:2] for mask in masks):
             raise ValueError("a mask has another size than its image")
@@ -262,7 +263,7 @@ def read_sample(row: Mapping[str, Any], targets: list[dict[str, Any]]) -> Sample
     )
 
 
-def decode_image(content: bytes, sha256: str) -> np.ndarray[Any, Any]:
+def decode_image(content: bytes, sha256: str) -> Shaped[np.ndarray, "h w *rgb"]:
     """Decode a stored PNG after checking its hash: (h, w) or (h, w, 3), 8 or 16 bits."""
     from PIL import Image
 
@@ -275,11 +276,13 @@ def decode_image(content: bytes, sha256: str) -> np.ndarray[Any, Any]:
 
 def displayed(
     image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w"],
-    row: Mapping[str, Any],
+    lo: float | None,
+    hi: float | None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Bring a stored image to RGB in 0..255; 16-bit grey is mapped from its intensity range."""
+    """Bring a stored image to RGB in 0..255; 16-bit grey is mapped from lo..hi to it."""
     if image.dtype == np.uint16:
-        lo, hi = row["intensity_lo"], row["intensity_hi"]
+        if lo is None or hi is None:
+            raise ValueError("a 16-bit image has no intensity range")
         scaled = (image.astype(np.float64) - lo) * (255.0 / max(hi - lo, 1e-12))
         image = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     if image.ndim == 2:
@@ -287,7 +290,7 @@ def displayed(
     return np.ascontiguousarray(image)
 
 
-def encode_image(image: np.ndarray[Any, Any]) -> bytes:
+def encode_image(image: Shaped[np.ndarray, "h w *rgb"]) -> bytes:
     """Encode (h, w) or (h, w, 3) uint8, or (h, w) uint16, as lossless PNG."""
     from PIL import Image
 
@@ -299,8 +302,8 @@ def encode_image(image: np.ndarray[Any, Any]) -> bytes:
 class CorpusWriter:
     """Write a corpus image by image; memory does not grow with it.
 
-    Use as `with CorpusWriter(path) as writer: writer.add(...)`, then `writer.finish(...)`. Without
-    `finish` there is no `corpus.json`, and the folder is no corpus.
+    Call `add` and `drop` for each image and label, then `finish`, without which there is no
+    `corpus.json` and the folder is no corpus.
     """
 
     def __init__(self, path: Path) -> None:

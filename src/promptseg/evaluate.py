@@ -1,7 +1,6 @@
 """Evaluate a model on samples: image by image, every prompt from one embedding, every mask scored.
 
-`evaluate` is the loop over samples and knows no files; `evaluate_corpus` runs it over a corpus,
-part by part, into a run folder.
+The loop knows no files; `promptseg.run` takes it over a corpus and into a run folder.
 """
 
 import hashlib
@@ -13,20 +12,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool
 
-from promptseg.corpus import Corpus, RowGroup
 from promptseg.mask import to_rle
 from promptseg.metric import dice as dice_of
 from promptseg.metric import score
 from promptseg.model import Candidates, Segmenter, Selection, masks_at
 from promptseg.prompt import Prompt, points_of, to_json
-from promptseg.record import MaskRow, PromptRow, Record, RunFolder
+from promptseg.record import MaskRow, PromptRow, Record
 from promptseg.sample import Sample, Target, Unit, Unreadable, regroup, task_name
 from promptseg.selection import choose
 from promptseg.strategy import Strategy
 
 SaveMasks = Literal["none", "selected", "all"]
 SAVE_MASKS: tuple[SaveMasks, ...] = get_args(SaveMasks)
-MOST_PARTS = 4096  # bounds the number of files of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,63 +266,4 @@ def _mask_row(item: _Asked, mask: Bool[np.ndarray, "h w"], index: int) -> MaskRo
     assert draft.prompt_id is not None
     return MaskRow(
         draft.prompt_id, draft.image_id, item.target.target_id, draft.model, index, to_rle(mask)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a run: the row groups of which its files hold the records, for one model."""
-
-    index: int
-    model: int
-    groups: tuple[RowGroup, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one more image, or one more part found whole, adds to an evaluation."""
-
-    model: str
-    images: int
-    prompts: int = 0
-    failed: int = 0
-
-
-def parts_of(groups: Sequence[RowGroup], n_models: int) -> list[Part]:
-    """Divide an evaluation into its parts; their number is bounded, whatever the corpus."""
-    per_part = -(-len(groups) * n_models // MOST_PARTS)
-    runs = [
-        (model, tuple(groups[start : start + per_part]))
-        for model in range(n_models)
-        for start in range(0, len(groups), per_part)
-    ]
-    return [Part(index, model, part) for index, (model, part) in enumerate(runs)]
-
-
-def evaluate_corpus(
-    corpus: Corpus, folder: RunFolder, models: Sequence[Segmenter[Any]], plan: Plan
-) -> Iterator[Progress]:
-    """Evaluate what a run folder lacks yet, and yield after every image."""
-    for part in parts_of(corpus.row_groups(), len(models)):
-        model = models[part.model]
-        if folder.has_part(part.index):
-            yield Progress(model.name, sum(group.n_images for group in part.groups))
-        else:
-            yield from _evaluate_part(corpus, folder, model, plan, part)
-
-
-def _evaluate_part(
-    corpus: Corpus, folder: RunFolder, model: Segmenter[Any], plan: Plan, part: Part
-) -> Iterator[Progress]:
-    done: list[Evaluated] = []
-    samples = (sample for group in part.groups for sample in corpus.read(group))
-    for one in evaluate(samples, model, plan):
-        done.append(one)
-        failed = sum(record.outcome == "failed" for record in one.records)
-        yield Progress(model.name, 1, len(one.prompts), failed)
-    folder.write_part(
-        part.index,
-        [record for one in done for record in one.records],
-        [row for one in done for row in one.prompts],
-        [row for one in done for row in one.masks],
     )

@@ -21,7 +21,9 @@ def to_rle(mask: Bool[np.ndarray, "h w"]) -> Rle:
     from pycocotools import mask as coco
 
     encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return Rle(size=[int(n) for n in encoded["size"]], counts=encoded["counts"].decode("ascii"))
+    counts = encoded["counts"]
+    text = counts if isinstance(counts, str) else counts.decode("ascii")
+    return Rle(size=[int(n) for n in encoded["size"]], counts=text)
 
 
 def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:

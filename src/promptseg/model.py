@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from promptseg.errors import ModelError, PromptsegError, pick
 from promptseg.prompt import Prompt, PromptKind
+from promptseg.weights import WheelFile
 
 Selection = Literal["single", "oracle", "predicted"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -100,7 +101,7 @@ class ModelCard:
     licence: str
     source: str
     citation: str
-    weights: str
+    weights: WheelFile
     loader: str  # package.module:function
 
 

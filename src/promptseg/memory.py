@@ -1,0 +1,24 @@
+"""Keep freed memory in the process, so that large tensors do not page-fault at every use."""
+
+import ctypes
+import sys
+
+# from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Raise glibc's thresholds for giving memory back to the kernel, for the whole process.
+
+    Measured on a CPU: LiteMedSAM's encoder takes half the time. Commands call it once at their
+    start; a library must not, since it concerns the whole process. Returns whether it took.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:  # musl has neither glibc's name nor its option
+        return False
+    set_to = [libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
+    return all(set_to)

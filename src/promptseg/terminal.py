@@ -1,0 +1,201 @@
+"""What the command line shows: work behind progress bars, tables, and JSON for scripts."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from promptseg import curate, run
+    from promptseg.corpus import Corpus, CorpusInfo
+    from promptseg.evaluate import Plan
+    from promptseg.model import Segmenter
+    from promptseg.record import RunFolder
+    from promptseg.report import Row
+    from promptseg.stats import Estimate
+
+EXIT_DONE, EXIT_FAILED_SAMPLES = 0, 3
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(unit: str) -> Iterator[Progress]:
+    """Show a bar on standard error: done of total, a rate, the time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=not err.is_terminal) as bar:
+        yield bar
+
+
+def print_json(content: Any) -> None:
+    """Print dataclasses, lists and plain values as JSON on standard output."""
+    print(json.dumps(content, default=_plain, indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; columns after the first that hold numbers are set to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, name in enumerate(header):
+        numeric = index > 0 and all(_is_number(row[index]) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _is_number(text: str) -> bool:
+    return not text or text[0].isdigit() or text[0] in "-–"
+
+
+def follow_curation(
+    steps: "Generator[curate.Progress, None, CorpusInfo]",
+) -> "CorpusInfo":
+    """Curate behind a progress bar and return what came of it."""
+    with progress("files") as bar:
+        task = bar.add_task("curate", total=None, rate="")
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                info: CorpusInfo = stop.value
+                return info
+            bar.update(task, completed=step.done, total=step.total)
+
+
+def show_corpus(path: Path, info: "CorpusInfo", *, as_json: bool) -> None:
+    """Print what a corpus holds."""
+    if as_json:
+        print_json({"corpus": str(path), **dataclasses.asdict(info)})
+        return
+    rows = [[task, str(count)] for task, count in info.tasks.items()]
+    print_table(f"{info.name}: {info.n_images} images", ["task", "targets"], rows)
+    print(f"{path}: {info.n_targets} targets; {info.n_drops} left out, listed in {path / 'drops'}")
+
+
+def run_plan(
+    corpus: "Corpus",
+    models: "Sequence[Segmenter[Any]]",
+    plan: "Plan",
+    out: Path,
+    *,
+    device: str,
+    dtype: str = "float32",
+) -> "RunFolder":
+    """Evaluate a corpus into a run folder behind a progress bar."""
+    from promptseg.record import start_run
+    from promptseg.run import describe_run, evaluate_corpus
+
+    described = describe_run(corpus, models, plan, device=device, dtype=dtype)
+    folder = start_run(out, described)
+    steps = evaluate_corpus(corpus, folder, models, plan)
+    follow_evaluation(steps, corpus.info.n_images * len(models))
+    return folder
+
+
+def follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
+    """Evaluate behind a progress bar of images, prompts per second and time left."""
+    start, prompts, failed = time.monotonic(), 0, 0
+    with progress("images") as bar:
+        task = bar.add_task("evaluate", total=n_images, rate="")
+        for step in steps:
+            prompts += step.prompts
+            failed += step.failed
+            rate = f"{prompts / max(time.monotonic() - start, 1e-3):.1f} prompts/s"
+            told = f"{rate}, {failed} failed" if failed else rate
+            bar.update(task, description=step.model, advance=step.images, rate=told)
+
+
+def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
+    """Print a run's table and its failures; return the exit code."""
+    from promptseg.report import flat, table_rows
+    from promptseg.run import failures
+
+    rows = table_rows([folder])
+    failed = failures(folder)
+    if as_json:
+        lines = [flat(row) for row in rows]
+        print_json({"run": str(folder.path), "rows": lines, "failed": failed})
+    else:
+        print_scores(f"{folder.run.corpus}: {folder.path}", rows)
+    for reason, count in failed.items():
+        err.print(f"failed on {count} image(s): {reason}", markup=False)
+    return EXIT_FAILED_SAMPLES if failed else EXIT_DONE
+
+
+SCORE_COLUMNS = (
+    ("prompt", 10), ("selection", 10), ("DICE", 5), ("95 %", 11),
+    ("subj.", 5), ("images", 6), ("targets", 7), ("empty", 5),
+)  # fmt: skip
+
+
+def print_scores(title: str, rows: "Sequence[Row]") -> None:
+    """Print a run's scores, task by task; what a model was not trained for is dim, with a star."""
+    several = len({row.group.model for row in rows}) > 1
+    out.print(f"\n[bold]{escape(title)}[/bold]")
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        task = row.group.task or ""
+        grouped.setdefault(f"{task}, {row.group.model}" if several else task, []).append(row)
+    for index, (heading, group) in enumerate(grouped.items()):
+        table = Table(title=escape(heading), title_justify="left", box=None, show_header=index == 0)
+        for number, (name, width) in enumerate(SCORE_COLUMNS):
+            table.add_column(
+                name, width=width, no_wrap=True, justify="right" if number > 1 else "left"
+            )
+        for row in group:
+            table.add_row(*_cells(row), style="dim" if row.group.off_protocol else None)
+        out.print(table)
+    if any(row.group.off_protocol for row in rows):
+        out.print("* off-protocol: the model was not trained for this prompt or selection.")
+
+
+def _cells(row: "Row") -> list[str]:
+    group, dice = row.group, row.dice
+    return [
+        group.strategy,
+        group.selection + ("*" if group.off_protocol else ""),
+        "–" if dice.value is None else f"{dice.value:.3f}",
+        _interval(dice),
+        "?" if dice.n_subjects is None else str(dice.n_subjects),
+        str(dice.n_images),
+        str(dice.n_targets),
+        "–" if dice.rate_empty is None else f"{dice.rate_empty:.0%}",
+    ]
+
+
+def _interval(dice: "Estimate") -> str:
+    if dice.lo is None or dice.hi is None:
+        return "too few" if dice.value is not None else "–"
+    return f"{dice.lo:.3f}–{dice.hi:.3f}"
