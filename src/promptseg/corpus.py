@@ -19,7 +19,7 @@ from jaxtyping import Shaped, UInt8, UInt16
 from promptseg.errors import DataError
 from promptseg.mask import Rle, bounding_box_xyxy, from_rle, to_rle
 from promptseg.parquet import arrow_schema, write_atomically
-from promptseg.sample import Sample, Target, Unreadable
+from promptseg.sample import Sample, Target, Unreadable, task_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -222,9 +222,8 @@ def open_corpus(path: Path) -> Corpus:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
     if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path} has corpus format {version}, this promptseg reads {FORMAT_VERSION}."
-        )
+        known_version = f"this promptseg reads {FORMAT_VERSION}"
+        raise DataError(f"{path} has corpus format {version}, {known_version}.")
     if not part_paths(path, "images"):
         raise DataError(f"{path} is damaged: its images/ has no parts.")
     return Corpus(path, info)
@@ -324,8 +323,6 @@ class CorpusWriter:
 
         Raises ValueError when the image_id is there already.
         """
-        from promptseg.sample import task_name
-
         if image.image_id in self._ids:
             raise ValueError(f"two images have the image_id {image.image_id!r}")
         self._ids.add(image.image_id)
@@ -373,8 +370,8 @@ class CorpusWriter:
             datasets=datasets,
             rules=rules,
         )
-        content = json.dumps(asdict(info), indent=2) + "\n"
-        write_atomically(self.path / "corpus.json", content.encode())
+        content = (json.dumps(asdict(info), indent=2) + "\n").encode()
+        write_atomically(self.path / "corpus.json", content)
         return info
 
     def _flush(self) -> None:

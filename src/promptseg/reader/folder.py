@@ -1,0 +1,231 @@
+"""A folder of `images/` and `masks/` (or `labels/`): which mask belongs to which image, by name.
+
+A mask belongs to the image that has its path and stem (`masks/a/1.png`, `images/a/1.jpg`), or to
+the image whose stem begins its own (`1_liver_2.png`: the object "liver", instance 2, of image 1),
+or to the image that is called like a folder it lies in (`masks/1/nucleus_07.png`).
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from promptseg.errors import DataError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+VOLUMES = (".nii.gz", ".nii")
+MASK_FOLDERS = ("masks", "labels")
+# words of a mask's file name that say that it is a mask, not of what
+MASK_WORDS = frozenset(
+    {
+        *("mask", "masks", "seg", "segmentation", "label", "labels", "labeled"),
+        *("gt", "groundtruth", "annotation", "manual"),
+    }
+)
+_NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
+_HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """A mask file of one image, and what its name tells."""
+
+    source: str  # path below the folder
+    object: str | None = None
+    instance: int | None = None
+
+    @property
+    def is_one_object(self) -> bool:
+        """Whether the file's name promises the mask of one object, not a label map."""
+        return self.object is not None or self.instance is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image or volume with its mask files."""
+
+    source: str  # path below the folder
+    key: str  # path below images/, without suffix and with _ for #
+    masks: tuple[MaskFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All that a folder holds, in the order of its paths; `left_out` are (source, reason)."""
+
+    images: tuple[ImageFile, ...]
+    left_out: tuple[tuple[str, str], ...]
+    mask_folder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    source: str
+    key: str  # of the image
+    rest: str  # what the mask's name says beyond the image's
+    in_folder: bool  # the image's name is the folder's
+
+
+def is_volume(source: str) -> bool:
+    """Tell a volume file from a picture by its suffix."""
+    return source.lower().endswith(VOLUMES)
+
+
+def _key(source: str) -> str:
+    """Cut the first folder and the suffix off a path; # parts the ids of targets, so it goes."""
+    suffix = next(s for s in (*VOLUMES, *PICTURES) if source.lower().endswith(s))
+    return source[: -len(suffix)].partition("/")[2].replace("#", "_")
+
+
+def scan(folder: Path, one_object: bool = False) -> Listing:
+    """List the images of a folder with their masks.
+
+    Parameters
+    ----------
+    one_object
+        All masks show one kind of object, so names of mask files tell no objects.
+
+    Raises
+    ------
+    DataError
+        There is no `images/`, or it holds no image.
+    """
+    if not (folder / "images").is_dir():
+        raise DataError(
+            f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
+            "with files of the same names."
+        )
+    images, left_out = _files(folder, "images")
+    if not images:
+        kinds = ", ".join((*PICTURES, *VOLUMES))
+        raise DataError(
+            f"{folder / 'images'} holds no image. Expected are files ending in {kinds}."
+        )
+    mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
+    masks, strange = _files(folder, mask_folder) if mask_folder else ([], [])
+    by_key, doubles = _by_key(images)
+    claims, orphans = _claims(masks, by_key.keys())
+    listed, misnamed = [], []
+    for key, source in by_key.items():
+        own, ambiguous = _without_ambiguous(claims.get(key, []))
+        misnamed += ambiguous
+        listed.append(ImageFile(source, key, _mask_files(own, one_object)))
+    return Listing(tuple(listed), (*left_out, *doubles, *strange, *orphans, *misnamed), mask_folder)
+
+
+def _files(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """List the readable files below a folder, and the others with the reason."""
+    known, others = [], []
+    paths = (path for path in (folder / name).rglob("*") if path.is_file())
+    for source in sorted(path.relative_to(folder).as_posix() for path in paths):
+        if source.rpartition("/")[2].startswith("."):
+            continue  # files of the operating system
+        if source.lower().endswith((*PICTURES, *VOLUMES)):
+            known.append(source)
+        else:
+            others.append((source, "files of this type are not read"))
+    return known, others
+
+
+def _by_key(images: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Index the images by their path without suffix; of two with one key the first counts."""
+    by_key: dict[str, str] = {}
+    doubles = []
+    for source in images:
+        first = by_key.setdefault(_key(source), source)
+        if first != source:
+            doubles.append((source, f"{first} has the same name but for its suffix (or # for _)"))
+    return by_key, doubles
+
+
+def _claims(
+    masks: Iterable[str], keys: Collection[str]
+) -> tuple[dict[str, list[_Claim]], list[tuple[str, str]]]:
+    claims: dict[str, list[_Claim]] = {}
+    orphans = []
+    for source in masks:
+        claim = _claim(source, keys)
+        if claim is None:
+            orphans.append((source, "no image belongs to this mask by its name"))
+        else:
+            claims.setdefault(claim.key, []).append(claim)
+    return claims, orphans
+
+
+def _claim(source: str, keys: Collection[str]) -> _Claim | None:
+    """Find the image a mask belongs to: the longest key that begins the mask's own."""
+    key = _key(source)
+    if key in keys:
+        return _Claim(source, key, "", False)
+    name_at = key.rfind("/") + 1
+    for end in range(len(key) - 1, name_at, -1):
+        if key[end] in "_-" and key[:end] in keys:
+            return _Claim(source, key[:end], key[end:], False)
+    parts = key.split("/")
+    for count in range(len(parts) - 1, 0, -1):
+        parent = "/".join(parts[:count])
+        if parent in keys:
+            return _Claim(source, parent, parts[-1].removeprefix(parts[count - 1]), True)
+    return None
+
+
+def _without_ambiguous(claims: list[_Claim]) -> tuple[list[_Claim], list[tuple[str, str]]]:
+    """Leave out `1_2` beside `1`: the mask of an image that is missing, maybe."""
+    if not any(claim.rest == "" for claim in claims):
+        return claims, []
+    plain = [c for c in claims if not c.in_folder and c.rest and c.rest.strip("_-").isdigit()]
+    exact = next(claim.source for claim in claims if claim.rest == "")
+    reason = f"no image of this name, and {exact} is the mask of the nearest"
+    return [c for c in claims if c not in plain], [(c.source, reason) for c in plain]
+
+
+def _mask_files(claims: Iterable[_Claim], one_object: bool) -> tuple[MaskFile, ...]:
+    """Read the names of an image's masks, and number those that share an object."""
+    groups: dict[str | None, list[tuple[MaskFile, bool]]] = {}
+    for claim in claims:
+        name, number = parse_name(claim.rest)
+        file = MaskFile(claim.source, None if one_object else name, number)
+        groups.setdefault(file.object, []).append((file, claim.in_folder))
+    files = [file for group in groups.values() for file in _numbered(group)]
+    return tuple(sorted(files, key=lambda file: file.source))
+
+
+def _numbered(group: list[tuple[MaskFile, bool]]) -> list[MaskFile]:
+    """Give numbers to the nameless masks of a folder, and to `_mask` beside `_mask_1`."""
+    taken = {file.instance for file, _ in group} - {None}
+    first = 0 if taken else 1
+    files = []
+    for file, in_folder in group:
+        if file.instance is None and (taken or (in_folder and file.object is None)):
+            number = next(n for n in range(first, first + len(group) + 1) if n not in taken)
+            taken.add(number)
+            file = replace(file, instance=number)
+        files.append(file)
+    return files
+
+
+def parse_name(rest: str) -> tuple[str | None, int | None]:
+    """Read object and instance from what a mask's name says beyond its image's.
+
+    Examples
+    --------
+    >>> parse_name("_rib_left_9_000")
+    ('rib_left_9', 0)
+    >>> parse_name("_mask_1")
+    (None, 1)
+    """
+    rest = _without_mask_words(rest)
+    match = _NUMBER.fullmatch(rest)
+    number = int(match["number"]) if match else None
+    name = _without_mask_words(match["name"] or "") if match else rest
+    return (None if not name or _HASH.fullmatch(name) else name), number
+
+
+def _without_mask_words(name: str) -> str:
+    """Cut mask words and separators off both ends of a name."""
+    words = re.split(r"([_-]+)", name.strip("_- "))
+    while words and words[0].lower() in MASK_WORDS:
+        words = words[2:]
+    while words and words[-1].lower() in MASK_WORDS:
+        words = words[:-2]
+    return "".join(words)

@@ -1,0 +1,198 @@
+"""Frames: the 2D images of a file, each with the label arrays that lie on it.
+
+A picture gives one frame, a volume one for every slice of the planes it is cut along. Masks that
+do not fit come as drops with their reason, and the rest goes on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Integer
+
+from promptseg.corpus import DropRow
+from promptseg.errors import DataError
+from promptseg.reader import nifti
+from promptseg.reader.folder import ImageFile, is_volume
+from promptseg.reader.image import (
+    Picture,
+    RawMask,
+    finite_range,
+    read_mask,
+    read_picture,
+    scaled,
+)
+from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
+
+PlaneChoice = Literal["axial", "coronal", "sagittal", "all"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """One mask file, or a slice of it, with the objects it holds."""
+
+    source: str
+    values: Integer[np.ndarray, "*space"]
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a slice lies in its volume."""
+
+    volume_id: str
+    slice_index: int
+    n_slices: int
+    plane: str
+    spacing_slice_mm: float | None
+    affine: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Frame:
+    """One 2D image on its way into a corpus."""
+
+    image_id: str
+    source: str
+    picture: Picture
+    labels: tuple[Labels, ...]
+    spacing_yx_mm: tuple[float, float] | None
+    place: Place | None = None  # None: a picture, no slice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the files of one folder are read."""
+
+    folder: Path
+    dataset: str
+    naming: Naming
+    plane: PlaneChoice | None = None
+    spacing_yx_mm: tuple[float, float] | None = None
+    keep_empty: bool = False
+
+    def image_id(self, image: ImageFile) -> str:
+        """Name the image of a file."""
+        return f"{self.dataset}/{image.key}"
+
+
+def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
+    """Read one file of images with its masks.
+
+    Raises
+    ------
+    DataError
+        The file is of no use: it cannot be read, or no mask belongs to it.
+    """
+    if not image.masks and not reading.keep_empty:
+        raise DataError("no mask belongs to it by its name")
+    return _slices(image, reading) if is_volume(image.source) else _picture(image, reading)
+
+
+def read_raw(path: Path) -> RawMask:
+    """Read the values of a mask file of any kind."""
+    return RawMask(nifti.read_volume(path).voxels) if is_volume(path.name) else read_mask(path)
+
+
+def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
+    picture = read_picture(reading.folder / image.source)
+    height, width = picture.pixels.shape[:2]
+
+    def read(path: Path) -> RawMask:
+        raw = read_mask(path)
+        h, w = raw.values.shape
+        if (h, w) != (height, width):
+            raise DataError(f"its size {w} x {h} is not its image's, {width} x {height}")
+        return raw
+
+    labels, drops = _read_labels(image, reading, read)
+    yield from drops
+    yield Frame(
+        image_id=reading.image_id(image),
+        source=image.source,
+        picture=picture,
+        labels=labels,
+        spacing_yx_mm=reading.spacing_yx_mm,
+    )
+
+
+def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
+    volume = nifti.read_volume(reading.folder / image.source)
+
+    def read(path: Path) -> RawMask:
+        other = nifti.read_volume(path)
+        if difference := nifti.difference_of_grids(volume, other):
+            raise DataError(difference)
+        return RawMask(other.voxels)
+
+    labels, drops = _read_labels(image, reading, read)
+    yield from drops
+    if not labels and not reading.keep_empty:
+        raise DataError("none of its masks is usable")
+    lo, hi = finite_range(volume.voxels)
+    for plane in _planes(volume, reading.plane):
+        for index in range(nifti.n_slices(volume, plane)):
+            pixels = scaled(nifti.cut(volume.voxels, plane, index), lo, hi)
+            place = _place(volume, reading.image_id(image), plane, index)
+            spacing = nifti.spacing_of_slices(volume, plane)
+            yield Frame(
+                image_id=f"{place.volume_id}/{plane}/{index:04d}",
+                source=image.source,
+                picture=Picture(pixels, "min-max volume", lo, hi),
+                labels=tuple(
+                    Labels(item.source, nifti.cut(item.values, plane, index), item.entries)
+                    for item in labels
+                ),
+                spacing_yx_mm=spacing[:2] if spacing else reading.spacing_yx_mm,
+                place=place,
+            )
+
+
+def _planes(volume: nifti.Volume, choice: PlaneChoice | None) -> tuple[nifti.Plane, ...]:
+    if choice is None:
+        return (nifti.main_plane(volume),)
+    return nifti.PLANES if choice == "all" else (choice,)
+
+
+def _place(volume: nifti.Volume, volume_id: str, plane: nifti.Plane, index: int) -> Place:
+    spacing = nifti.spacing_of_slices(volume, plane)
+    return Place(
+        volume_id=volume_id,
+        slice_index=index,
+        n_slices=nifti.n_slices(volume, plane),
+        plane=plane,
+        spacing_slice_mm=spacing[2] if spacing else None,
+        affine=tuple(float(v) for v in volume.affine.ravel()) if spacing else None,
+    )
+
+
+def _read_labels(
+    image: ImageFile, reading: Reading, read: Callable[[Path], RawMask]
+) -> tuple[tuple[Labels, ...], list[DropRow]]:
+    """Read the masks of an image and name what they hold."""
+    labels: list[Labels] = []
+    drops: list[DropRow] = []
+    for file in image.masks:
+        drop = partial(
+            DropRow, source=file.source, image_id=reading.image_id(image), instance=file.instance
+        )
+        try:
+            if is_volume(file.source) != is_volume(image.source):
+                raise DataError("of this mask and its image one is a volume and one a picture")
+            values = as_labels(read(reading.folder / file.source), reading.naming)
+            present = values_in(values)
+            entries, unknown = name_values(file, present, reading.naming)
+        except DataError as error:
+            drops.append(drop(object=file.object, reason=str(error)))
+            continue
+        if not present:
+            drops.append(drop(object=file.object, area_px=0, reason="the mask is empty"))
+        for value, reason in unknown:
+            area = int(np.count_nonzero(values == value))
+            drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
+        if entries:
+            labels.append(Labels(file.source, values, tuple(entries)))
+    return tuple(labels), drops

@@ -1,0 +1,239 @@
+"""Pictures and 2D masks of all kinds, as arrays."""
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from promptseg.errors import DataError
+from promptseg.reader.image import finite_range, read_mask, read_picture, scaled
+
+rng = np.random.default_rng(0)
+GREY = rng.integers(0, 256, (7, 5), dtype=np.uint8)
+RGB = rng.integers(0, 256, (7, 5, 3), dtype=np.uint8)
+DEEP = rng.integers(300, 60000, (7, 5), dtype=np.uint16)
+
+
+def saved(path, array, **options):
+    """Write an array by PIL, and give the path."""
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+@pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
+def test_8_bit_pictures_come_back_bit_for_bit(tmp_path, suffix, pixels):
+    """Grey stays grey and RGB stays RGB."""
+    picture = read_picture(saved(tmp_path / f"a{suffix}", pixels))
+
+    assert np.array_equal(picture.pixels, pixels)
+    assert (picture.rule, picture.lo, picture.hi) == ("none", 0, 255)
+
+
+def test_alpha_is_left_away(tmp_path):
+    """Colours under a transparent pixel stay what they are."""
+    rgba = np.dstack([RGB, GREY])
+    grey_alpha = np.dstack([GREY, GREY[::-1]])
+
+    assert np.array_equal(read_picture(saved(tmp_path / "a.png", rgba)).pixels, RGB)
+    assert np.array_equal(read_picture(saved(tmp_path / "b.png", grey_alpha)).pixels, GREY)
+
+
+def test_palettes_are_expanded(tmp_path):
+    """A palette picture shows the colours, not their numbers."""
+    picture = Image.fromarray((GREY % 3).astype(np.uint8), mode="P")
+    picture.putpalette([10, 20, 30, 200, 0, 0, 0, 99, 0])
+    picture.save(tmp_path / "a.png")
+    colours = np.array([[10, 20, 30], [200, 0, 0], [0, 99, 0]], dtype=np.uint8)
+
+    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, colours[GREY % 3])
+
+
+def test_one_bit_becomes_black_and_white(tmp_path):
+    """1-bit pictures use the same 0..255 as all others."""
+    path = saved(tmp_path / "a.png", GREY > 127)
+
+    assert np.array_equal(read_picture(path).pixels, np.where(GREY > 127, 255, 0))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_stays_and_its_range_is_kept(tmp_path, suffix):
+    """The corpus stores it whole; the range says how to show it."""
+    picture = read_picture(saved(tmp_path / f"a{suffix}", DEEP))
+
+    assert picture.pixels.dtype == np.uint16
+    assert np.array_equal(picture.pixels, DEEP)
+    assert (picture.rule, picture.lo, picture.hi) == ("min-max image", DEEP.min(), DEEP.max())
+
+
+def test_16_bit_grey_of_either_byte_order_is_the_same(tmp_path):
+    """Microscopes still write big-endian TIFF."""
+    tifffile.imwrite(tmp_path / "a.tif", DEEP, byteorder=">")
+    pixels = read_picture(tmp_path / "a.tif").pixels
+
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels, DEEP)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_colour_is_scaled_from_all_its_bits(tmp_path, suffix):
+    """PIL would keep the upper bytes only, which is nearly black for 12-bit data."""
+    deep_rgb = rng.integers(0, 4096, (7, 5, 3), dtype=np.uint16)
+    deep_rgb[0, 0], deep_rgb[0, 1] = 0, 4095
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), deep_rgb[:, :, ::-1])
+    picture = read_picture(tmp_path / f"a{suffix}")
+
+    assert np.array_equal(picture.pixels, np.rint(deep_rgb / 4095 * 255))
+    assert (picture.rule, picture.lo, picture.hi) == ("min-max image", 0, 4095)
+
+
+def test_floats_are_scaled_by_their_finite_range(tmp_path):
+    """A NaN or an infinity does not make the rest black."""
+    values = np.array([[-1.0, 0.0, 1.0], [np.nan, np.inf, -np.inf]], dtype=np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    picture = read_picture(tmp_path / "a.tif")
+
+    assert picture.pixels.tolist() == [[0, 128, 255], [0, 255, 0]]
+    assert (picture.rule, picture.lo, picture.hi) == ("min-max image", -1, 1)
+
+
+def test_scaling_a_constant_gives_black():
+    """There is no range to divide by."""
+    assert scaled(np.full((2, 2), 7.0), 7.0, 7.0).tolist() == [[0, 0], [0, 0]]
+
+
+def test_values_without_a_finite_one_have_no_range():
+    """Neither black nor white would be right."""
+    with pytest.raises(DataError, match="no finite value"):
+        finite_range(np.full((2, 2), np.nan))
+
+
+def test_orientation_tags_are_not_applied(tmp_path):
+    """Masks have no such tag, so a turned image would no longer fit its mask."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / "a.png", GREY, exif=exif)
+
+    assert np.array_equal(read_picture(path).pixels, GREY)
+
+
+def test_a_stack_is_no_picture_but_a_preview_does_no_harm(tmp_path):
+    """A TIFF of several pages is refused; a reduced page beside the picture is its preview."""
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([GREY, GREY]), photometric="minisblack")
+    with tifffile.TiffWriter(tmp_path / "preview.tif") as writer:
+        writer.write(GREY, photometric="minisblack")
+        writer.write(GREY[::2, ::2], photometric="minisblack", subfiletype=1)
+
+    assert np.array_equal(read_picture(tmp_path / "preview.tif").pixels, GREY)
+    with pytest.raises(DataError, match="several pages"):
+        read_picture(tmp_path / "stack.tif")
+
+
+def test_damaged_files_are_refused_with_a_reason_that_tells_no_path(tmp_path):
+    """Reasons are kept in the corpus, and folders may be named after patients."""
+    noise = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+    whole = saved(tmp_path / "a.png", noise).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("cut.png", "none.png", "empty.png"):
+        with pytest.raises(DataError, match="cannot be read") as caught:
+            read_picture(tmp_path / name)
+
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_decompression_bomb_is_refused_not_decoded(tmp_path, monkeypatch):
+    """PIL only warns between one and two times its limit; a file that large is refused."""
+    path = saved(tmp_path / "a.png", GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+
+    with pytest.raises(DataError, match="exceeds limit"):
+        read_picture(path)
+
+
+def test_cmyk_is_refused(tmp_path):
+    """Print colours have no exact RGB."""
+    Image.new("CMYK", (5, 7)).save(tmp_path / "a.jpg")
+
+    with pytest.raises(DataError, match="CMYK"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_masks_keep_their_values(tmp_path):
+    """Label values are numbers, however dark they look; also those above 255."""
+    labels = (GREY % 4).astype(np.uint8)
+    many = (DEEP % 1000).astype(np.uint16)
+
+    assert np.array_equal(read_mask(saved(tmp_path / "a.png", labels)).values, labels)
+    assert np.array_equal(read_mask(saved(tmp_path / "b.png", many)).values, many)
+
+
+def test_masks_in_colours_are_read_from_the_colours_not_from_alpha(tmp_path):
+    """Alpha is opaque everywhere in the RGBA masks of BiomedParse."""
+    mask = np.where(GREY > 127, 255, 0).astype(np.uint8)
+    opaque = np.full_like(mask, 255)
+    rgba = np.dstack([mask, mask, mask, opaque])
+    red = np.dstack([mask // 2, 0 * mask, 0 * mask, opaque])
+
+    assert np.array_equal(read_mask(saved(tmp_path / "a.png", rgba)).values, mask)
+    assert np.array_equal(read_mask(saved(tmp_path / "b.png", red)).values, mask)
+
+
+def test_masks_of_several_colours_are_refused(tmp_path):
+    """Nothing says which colour is which object."""
+    with pytest.raises(DataError, match="colours"):
+        read_mask(saved(tmp_path / "a.png", RGB))
+
+
+@pytest.mark.parametrize(
+    ("palette", "expected"),
+    [
+        ([0, 0, 0, 128, 0, 0, 0, 128, 0], [0, 1, 2]),  # as Pascal VOC: the index is the label
+        ([255, 255, 255, 0, 0, 0, 170, 170, 170], [255, 0, 170]),  # greys, in any order
+    ],
+    ids=["colours", "greys"],
+)
+def test_palette_masks_mean_their_indices_or_their_greys(tmp_path, palette, expected):
+    """A program that saves a grey mask with a palette may number white first."""
+    indices = (GREY % 3).astype(np.uint8)
+    picture = Image.fromarray(indices, mode="P")
+    picture.putpalette(palette)
+    picture.save(tmp_path / "a.png")
+    values = read_mask(tmp_path / "a.png").values
+    values = values if values.ndim == 2 else values[:, :, 0]
+
+    assert np.array_equal(values, np.array(expected)[indices])
+
+
+def test_masks_of_four_bits_keep_their_values(tmp_path):
+    """PIL stretches them to 0..255, which would turn label 2 into 34."""
+    four_bits = np.packbits(
+        np.unpackbits(np.array([[0, 1, 2, 3]], dtype=np.uint8)[:, :, None], axis=2)[:, :, 4:]
+    )
+    header = b"\x89PNG\r\n\x1a\n"
+    body = _chunk(b"IHDR", (4).to_bytes(4) + (1).to_bytes(4) + bytes([4, 0, 0, 0, 0]))
+    body += _chunk(b"IDAT", _compressed(b"\x00" + four_bits.tobytes())) + _chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(header + body)
+
+    assert read_mask(tmp_path / "a.png").values.tolist() == [[0, 1, 2, 3]]
+
+
+def _chunk(kind, content):
+    import zlib
+
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+def _compressed(content):
+    import zlib
+
+    return zlib.compress(content)
+
+
+def test_jpeg_masks_are_known_to_be_lossy(tmp_path):
+    """Their values are near to what was drawn, no more."""
+    mask = np.kron(GREY > 127, np.ones((16, 16))).astype(np.uint8) * 255
+    assert read_mask(saved(tmp_path / "a.jpg", mask)).lossy
+    assert not read_mask(saved(tmp_path / "a.png", mask)).lossy
