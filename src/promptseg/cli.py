@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 
@@ -197,7 +197,7 @@ def curate(
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
     from promptseg.curate import Curation, curate
-    from promptseg.reader.nifti import PLANES
+    from promptseg.reader.frame import PlaneChoice
     from promptseg.terminal import follow_curation, show_corpus
 
     settings = Curation(
@@ -209,13 +209,18 @@ def curate(
         licence=licence,
         keep_empty=keep_empty,
         min_area_px=min_area,
-        plane=None if plane is None else pick({name: name for name in PLANES}, plane, "plane"),
+        plane=None if plane is None else pick(_words(PlaneChoice), plane, "plane"),
         object_name=object_name,
         instances=instances,
         threshold=threshold,
     )
     info = follow_curation(curate(source, out, settings))
     show_corpus(out, info, as_json=as_json)
+
+
+def _words(literal: Any) -> dict[str, Any]:
+    """Give the words of a Literal type as a table for `pick`."""
+    return {word: word for word in get_args(literal)}
 
 
 def _spacing(text: str) -> tuple[float, float]:
@@ -265,18 +270,18 @@ def evaluate(
     promptseg evaluate heart.corpus --model litemedsam --strategy box --out heart.run
     """
     from promptseg.corpus import open_corpus
-    from promptseg.evaluate import SAVE_MASKS, Plan
-    from promptseg.sample import UNITS
+    from promptseg.evaluate import Plan, SaveMasks
+    from promptseg.sample import Unit
     from promptseg.strategy import STRATEGIES
     from promptseg.terminal import run_plan, show_outcome
 
     names = list(dict.fromkeys(STRATEGIES if "all" in strategy else strategy))
     plan = Plan(
         strategies=tuple(pick(STRATEGIES, name, "strategy") for name in names),
-        unit=pick({name: name for name in UNITS}, unit, "unit"),
+        unit=pick(_words(Unit), unit, "unit"),
         seed=seed,
         nsd_tolerance=nsd_tolerance,
-        save_masks=pick({name: name for name in SAVE_MASKS}, save_masks, "choice of masks to save"),
+        save_masks=pick(_words(SaveMasks), save_masks, "choice of masks to save"),
     )
     data = open_corpus(corpus)
     loaded = _load(model, weights, _device(device), dtype)
@@ -287,9 +292,9 @@ def evaluate(
 def _load(
     names: list[str], weights: Path | None, device: str, dtype: str
 ) -> "list[Segmenter[Any]]":
-    from promptseg.model import load_model
+    from promptseg.model import Precision, load_model
 
-    pick({name: name for name in ("float32", "bfloat16", "float16")}, dtype, "dtype")
+    pick(_words(Precision), dtype, "dtype")
     unique = list(dict.fromkeys(names))
     if weights is not None and len(unique) > 1:
         raise ModelError("--weights goes with one --model.")

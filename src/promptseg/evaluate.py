@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -23,7 +23,6 @@ from promptseg.selection import choose
 from promptseg.strategy import Strategy
 
 SaveMasks = Literal["none", "selected", "all"]
-SAVE_MASKS: tuple[SaveMasks, ...] = get_args(SaveMasks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,17 @@ def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
     from pycocotools import mask as coco
 
     height, width = rle["size"]
+    refused = ValueError(f"run lengths do not describe a {height} x {width} mask")
     counts = rle["counts"].encode("ascii")
     try:
         decoded = coco.decode({"size": [height, width], "counts": counts})
     except (ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"run lengths do not describe a {height} x {width} mask") from error
-    return np.ascontiguousarray(decoded, dtype=bool)
+        raise refused from error
+    mask = np.ascontiguousarray(decoded, dtype=bool)
+    # what too few runs leave open, pycocotools fills with whatever was in memory
+    if to_rle(mask)["counts"] != rle["counts"]:
+        raise refused
+    return mask
 
 
 def bounding_box_xyxy(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int] | None:

@@ -16,6 +16,8 @@ from promptseg.weights import WheelFile
 Selection = Literal["single", "oracle", "predicted"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 E = TypeVar("E")
 
 

@@ -21,6 +21,24 @@ def write_atomically(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
+def sweep_temporaries(folder: Path) -> None:
+    """Delete what killed processes of this machine left half-written below a folder."""
+    for path in folder.rglob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdigit() and not _is_running(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, does not kill
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def arrow_schema(row: type) -> "pa.Schema":
     """Derive the Parquet schema of a row type from its annotations; `| None` means nullable."""
     import pyarrow as pa

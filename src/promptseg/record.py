@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from promptseg.errors import DataError
 from promptseg.mask import Rle
-from promptseg.parquet import arrow_schema, write_atomically, write_parquet
+from promptseg.parquet import (
+    arrow_schema,
+    sweep_temporaries,
+    write_atomically,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -220,6 +225,7 @@ def start_run(path: Path, run: Run) -> RunFolder:
                 f"{path} holds another run ({'; '.join(differences)}). "
                 "Choose another --out, or delete that folder."
             )
+        sweep_temporaries(path)
         return old
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists and is not a run. Choose another --out.")

@@ -1,0 +1,107 @@
+"""Models whose answers are known beforehand. They see the prompt and a phantom, like any model."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from phantom import FIRST_OBJECT
+
+from promptseg.model import Candidates, Training
+from promptseg.prompt import Prompt, box_of
+
+Image = UInt8[np.ndarray, "h w 3"]
+BOXES = Training(frozenset({"box"}), frozenset({"single", "oracle", "predicted"}))
+Answer = Callable[[Image, Prompt], Bool[np.ndarray, "h w"]]
+
+
+def filled_box(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
+    """Answer with the box itself."""
+    box = box_of(prompt)
+    assert box is not None
+    mask = np.zeros(image.shape[:2], dtype=bool)
+    mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+    return mask
+
+
+def the_reference(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
+    """Answer with the phantom's object in the box: what is brighter than its background."""
+    return filled_box(image, prompt) & (image[:, :, 0] >= FIRST_OBJECT)
+
+
+def nothing_found(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
+    """Answer with an empty mask."""
+    return np.zeros(image.shape[:2], dtype=bool)
+
+
+def an_exception(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
+    """Answer not at all."""
+    raise RuntimeError("planted\nfailure")
+
+
+@dataclass
+class Fake:
+    """A model with a single-mask token, three multimask tokens and a predicted IoU.
+
+    Token 0 gives the answer with predicted IoU 0.9, token 1 nothing (0.1), token 2 the answer
+    (0.5), token 3 the whole box (0.8). So `single` and `oracle` choose the answer, and `predicted`
+    the box, wherever the answer is no worse than the box.
+    """
+
+    name: str
+    answer: Answer
+    delay_s: float = 0.0
+    weights_hash: str = "0" * 64
+    training: Training = BOXES
+    embedded: int = 0
+
+    def embed(self, images: Sequence[Image]) -> list[Image]:
+        """Hand the images on, and count them."""
+        time.sleep(self.delay_s)
+        self.embedded += len(images)
+        return list(images)
+
+    def segment(self, embedding: Image, prompts: Sequence[Prompt]) -> list[Candidates]:
+        """Answer every prompt."""
+        return [self._candidates(embedding, prompt) for prompt in prompts]
+
+    def _candidates(self, image: Image, prompt: Prompt) -> Candidates:
+        answer = self.answer(image, prompt)
+        masks = np.stack([answer, np.zeros_like(answer), answer, filled_box(image, prompt)])
+        logits = np.where(masks, 8, -8).astype(np.float32)
+        iou = np.array([0.9, 0.1, 0.5, 0.8], dtype=np.float32)
+        return Candidates(logits, iou, single=0, multimask=(1, 2, 3))
+
+
+def reference() -> Fake:
+    """Make the model that is always right."""
+    return Fake("reference", the_reference)
+
+
+def nothing() -> Fake:
+    """Make the model that never finds anything."""
+    return Fake("nothing", nothing_found)
+
+
+def box() -> Fake:
+    """Make the model that returns the box."""
+    return Fake("box", filled_box)
+
+
+def raises() -> Fake:
+    """Make the model that always raises."""
+    return Fake("raises", an_exception)
+
+
+def slow() -> Fake:
+    """Make the model that is right after a while."""
+    return Fake("slow", the_reference, delay_s=0.004)
+
+
+def broken() -> Fake:
+    """Fail to be made at all."""
+    raise OSError("no such device")
+
+
+not_a_model = "a string"

@@ -1,0 +1,72 @@
+"""Corpora made by code: every image tells its answer, so that fakes can know it."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from promptseg.corpus import Corpus, CorpusWriter, ImageRow, encode_image, open_corpus, target_row
+from promptseg.sample import Target
+
+BACKGROUND, FIRST_OBJECT = 40, 150
+OBJECTS = ("disc", "bar")
+
+
+def disc(height: int, width: int, centre_yx: tuple[float, float], radius: float) -> np.ndarray:
+    """Draw a filled circle."""
+    y, x = np.ogrid[:height, :width]
+    return (y - centre_yx[0]) ** 2 + (x - centre_yx[1]) ** 2 <= radius**2
+
+
+def phantom(index: int) -> tuple[UInt8[np.ndarray, "h w"], dict[str, Bool[np.ndarray, "h w"]]]:
+    """Draw image number `index`: a disc of grey 150 and a bar of grey 151, which do not touch."""
+    height, width = 64 + index % 5, 80 - index % 7
+    masks = {
+        "disc": disc(height, width, (20 + index % 4, 24 + index % 3), 9 + index % 5),
+        "bar": np.zeros((height, width), dtype=bool),
+    }
+    masks["bar"][44 : 52 + index % 6, 30 : 60 + index % 9] = True
+    image = np.full((height, width), BACKGROUND, dtype=np.uint8)
+    image[0, 0] = index % 251  # no two images are alike
+    for value, mask in enumerate(masks.values(), start=FIRST_OBJECT):
+        image[mask] = value
+    return image, masks
+
+
+def write_phantoms(
+    path: Path,
+    order: Iterable[int],
+    *,
+    spacing_mm: float | None = None,
+    subjects: int | None = 6,
+) -> Corpus:
+    """Write phantoms as a corpus, in any order; image i belongs to subject i modulo `subjects`."""
+    with_path = CorpusWriter(path)
+    for index in order:
+        image, masks = phantom(index)
+        image_id = f"phantom/{index:04d}"
+        content = encode_image(image)
+        row = ImageRow(
+            image_id=image_id,
+            dataset="phantom",
+            subject=None if subjects is None else f"s{index % subjects}",
+            modality="CT",
+            width=image.shape[1],
+            height=image.shape[0],
+            spacing_y_mm=spacing_mm,
+            spacing_x_mm=spacing_mm,
+            intensity_rule="none",
+            intensity_lo=0,
+            intensity_hi=255,
+            source=f"images/{index:04d}.png",
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        targets = [
+            target_row(image_id, Target(f"{image_id}#{name}", name, mask))
+            for name, mask in masks.items()
+        ]
+        with_path.add(row, content, targets)
+    with_path.finish(name="phantom", datasets=[], rules={})
+    return open_corpus(path)

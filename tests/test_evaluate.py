@@ -1,0 +1,177 @@
+"""The loop: every image embedded once, every answer scored, nothing lost."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import fakes
+import numpy as np
+import pytest
+from phantom import phantom, write_phantoms
+
+from promptseg.evaluate import Plan, evaluate
+from promptseg.mask import from_rle
+from promptseg.prompt import from_json
+from promptseg.record import Record
+from promptseg.sample import Sample, Target, Unreadable
+from promptseg.strategy import STRATEGIES, Strategy
+
+BOTH = Plan(tuple(STRATEGIES.values()))
+
+
+def _sample(index: int = 0, **changes: object) -> Sample:
+    image, masks = phantom(index)
+    targets = tuple(Target(f"p#{name}", name, mask) for name, mask in masks.items())
+    sample = Sample(f"p{index}", np.repeat(image[:, :, None], 3, axis=2), "phantom", "CT", targets)
+    return dataclasses.replace(sample, **changes)
+
+
+def _records(
+    samples: Sequence[Sample | Unreadable], model: fakes.Fake, plan: Plan = BOTH
+) -> list[Record]:
+    return [record for one in evaluate(samples, model, plan) for record in one.records]
+
+
+def test_each_image_is_embedded_once_for_all_prompts():
+    """The point of the loop: encoders cost, prompts are cheap."""
+    model = fakes.reference()
+    records = _records([_sample(0), _sample(1)], model)
+
+    assert model.embedded == 2
+    assert len(records) == 2 * 2 * 2 * 3  # images, targets, strategies, selections
+
+
+def test_the_right_answer_scores_one_under_single_and_oracle():
+    """A planted answer comes out as planted, and `predicted` takes what the model prefers."""
+    records = _records([_sample()], fakes.reference())
+    disc = [r for r in records if r.object == "disc" and r.strategy == "box"]
+    by_selection = {record.selection: record for record in disc}
+
+    assert {r.dice for r in records if r.selection != "predicted"} == {1.0}
+    assert {r.hd for r in records if r.selection == "oracle"} == {0.0}
+    assert by_selection["single"].mask_index == 0
+    assert by_selection["oracle"].mask_index == 2
+    assert by_selection["predicted"].mask_index == 3
+    assert by_selection["predicted"].predicted_iou == pytest.approx(0.8)
+    assert 0.8 < (by_selection["predicted"].dice or 0) < 1  # the box around a disc
+
+
+def test_off_protocol_is_what_the_model_was_not_trained_for():
+    """The fake knows boxes only: box and point together is beyond it."""
+    records = _records([_sample()], fakes.reference())
+
+    assert {(r.strategy, r.off_protocol) for r in records} == {("box", False), ("box+point", True)}
+
+
+def test_an_empty_mask_is_a_miss_with_zero_overlap_and_no_distance():
+    """PROTOCOL decision 7: of a miss, overlap 0 and distances null."""
+    records = [r for r in _records([_sample()], fakes.nothing()) if r.selection == "single"]
+
+    assert {r.outcome for r in records} == {"miss"}
+    assert {r.dice for r in records} == {0.0}
+    assert {r.hd95 for r in records} == {None}
+    assert all(r.image_diagonal == pytest.approx(np.hypot(64, 80)) for r in records)
+
+
+def test_a_model_that_raises_fails_its_image_and_the_loop_goes_on():
+    """The reason is kept, in one line, and the prompts too."""
+    done = list(evaluate([_sample(0), _sample(1)], fakes.raises(), BOTH))
+    records = [record for one in done for record in one.records]
+
+    assert len(records) == 24
+    assert {r.outcome for r in records} == {"failed"}
+    assert {r.reason for r in records} == {"the model raised RuntimeError: planted failure"}
+    assert all(r.prompt_id is not None and r.dice is None for r in records)
+    assert len(done[0].prompts) == 4
+
+
+def test_a_sample_that_cannot_be_read_keeps_its_place():
+    """Every target that should have been scored has its failed records."""
+    lost = Unreadable("p9", "phantom", "CT", "s1", (("p9#disc", "disc"),), "truncated file")
+    records = _records([lost, _sample()], fakes.reference())
+    failed = [r for r in records if r.image_id == "p9"]
+
+    assert len(failed) == 2 * 3
+    assert {(r.outcome, r.reason, r.task) for r in failed} == {
+        ("failed", "truncated file", "disc (CT)")
+    }
+    assert sum(r.outcome == "ok" for r in records) == 12
+
+
+def test_a_strategy_that_cannot_prompt_is_a_failed_record():
+    """No prompt, no mask: the reason is the strategy's own."""
+
+    def refuse(mask: np.ndarray) -> fakes.Prompt:
+        raise ValueError("no background in the window")
+
+    plan = Plan((STRATEGIES["box"], Strategy("never", "points", "", refuse)))
+    records = [r for r in _records([_sample()], fakes.reference(), plan) if r.strategy == "never"]
+
+    assert {(r.outcome, r.reason, r.prompt_id) for r in records} == {
+        ("failed", "no background in the window", None)
+    }
+    assert len(records) == 2 * 3
+
+
+def test_distances_are_in_millimetres_where_the_spacing_is_known():
+    """The same masks, half a millimetre per pixel: half the number."""
+    in_px = _records([_sample()], fakes.box())
+    in_mm = _records([_sample(spacing_yx_mm=(0.5, 0.5))], fakes.box())
+
+    assert {r.distance_unit for r in in_px} == {"px"}
+    assert {r.distance_unit for r in in_mm} == {"mm"}
+    for px, mm in zip(in_px, in_mm, strict=True):
+        if px.hd is not None:
+            assert mm.hd == pytest.approx(px.hd / 2)
+
+
+def test_stored_masks_and_prompts_say_what_was_scored():
+    """A new metric needs no model: every record leads to its mask and its prompt."""
+    (one,) = evaluate([_sample()], fakes.reference(), BOTH)
+    masks = {(row.prompt_id, row.mask_index): from_rle(row.mask) for row in one.masks}
+    prompts = {row.prompt_id: from_json(row.prompt) for row in one.prompts}
+    references = phantom(0)[1]
+    for record in one.records:
+        assert record.prompt_id is not None
+        mask = masks[record.prompt_id, record.mask_index or 0]
+        reference = references[record.object or ""]
+        overlap = 2 * (mask & reference).sum() / (mask.sum() + reference.sum())
+
+        assert record.dice == pytest.approx(overlap)
+        assert prompts[record.prompt_id].kind == STRATEGIES[record.strategy].prompt_kind
+
+
+@pytest.mark.parametrize(("kept", "per_prompt"), [("none", 0), ("selected", 3), ("all", 4)])
+def test_as_many_masks_are_kept_as_were_asked_for(kept: str, per_prompt: int):
+    """None, those that some selection chose, or every candidate."""
+    plan = dataclasses.replace(BOTH, save_masks=kept)
+    (one,) = evaluate([_sample()], fakes.reference(), plan)
+
+    assert len(one.masks) == 4 * per_prompt
+
+
+def test_the_order_of_targets_changes_nothing():
+    """Batches are made up in the order of names, so a corpus may list targets as it likes."""
+    sample = _sample()
+    turned = dataclasses.replace(sample, targets=sample.targets[::-1])
+    records = [
+        [dataclasses.replace(r, embed_ms=None, decode_ms=None) for r in _records([s], fakes.box())]
+        for s in (sample, turned)
+    ]
+
+    assert records[0] == records[1]
+
+
+def test_the_unit_decides_what_a_target_is(tmp_path: Path):
+    """Two instances of one object are one target by class, two by instance."""
+    corpus = write_phantoms(tmp_path / "c", range(1))
+    (sample,) = corpus.read(corpus.row_groups()[0])
+    assert isinstance(sample, Sample)
+    twins = [dataclasses.replace(t, object="thing") for t in sample.targets]
+    sample = dataclasses.replace(sample, targets=tuple(twins))
+    boxes = (STRATEGIES["box"],)
+    by_class = _records([sample], fakes.reference(), Plan(boxes, unit="class"))
+    by_instance = _records([sample], fakes.reference(), Plan(boxes, unit="instance"))
+
+    assert (len(by_class), len(by_instance)) == (3, 6)
+    assert {r.unit for r in by_class} == {"class"}

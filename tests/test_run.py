@@ -1,0 +1,183 @@
+"""A run on disk: resumed, refused, killed, and the same whatever happened to it."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import numpy as np
+import polars as pl
+import pytest
+from phantom import write_phantoms
+from polars.testing import assert_frame_equal
+
+from promptseg.corpus import Corpus, RowGroup
+from promptseg.errors import DataError
+from promptseg.evaluate import Plan
+from promptseg.record import TIMES, RunFolder, open_run, start_run
+from promptseg.run import MOST_PARTS, describe_run, evaluate_corpus, failures, parts_of
+from promptseg.strategy import STRATEGIES
+
+BOTH = Plan(tuple(STRATEGIES.values()))
+
+
+def _run(corpus: Corpus, out: Path, *models: fakes.Fake, plan: Plan = BOTH) -> RunFolder:
+    folder = start_run(out, describe_run(corpus, models, plan))
+    for _ in evaluate_corpus(corpus, folder, models, plan):
+        pass
+    return folder
+
+
+def _same(left: RunFolder, right: RunFolder) -> None:
+    assert_frame_equal(left.records().drop(TIMES), right.records().drop(TIMES))
+    for ours, theirs in ((left.prompts(), right.prompts()), (left.masks(), right.masks())):
+        by = [name for name in ("prompt_id", "mask_index") if name in ours.columns]
+        assert_frame_equal(ours.sort(by), theirs.sort(by))
+
+
+def test_all_records_of_a_corpus_are_kept_and_read_back(tmp_path: Path):
+    """Images, targets, strategies and selections multiply; each record stands for itself."""
+    corpus = write_phantoms(tmp_path / "c", range(20))
+    records = _run(corpus, tmp_path / "r", fakes.reference(), fakes.box()).records()
+
+    assert records.height == 20 * 2 * 2 * 3 * 2
+    assert (
+        records.select("model", "image_id", "target_id", "strategy", "selection").is_unique().all()
+    )
+    assert records.filter(pl.col("model") == "reference", selection="single")["dice"].min() == 1
+
+
+def test_a_finished_run_is_not_evaluated_again(tmp_path: Path):
+    """The same command once more embeds nothing."""
+    corpus = write_phantoms(tmp_path / "c", range(20))
+    _run(corpus, tmp_path / "r", fakes.reference())
+    again = fakes.reference()
+    _run(corpus, tmp_path / "r", again)
+
+    assert again.embedded == 0
+
+
+def test_a_missing_part_alone_is_made_again(tmp_path: Path):
+    """What a killed run lost is one part; the result is that of an undisturbed run."""
+    corpus = write_phantoms(tmp_path / "c", range(40))
+    whole = _run(corpus, tmp_path / "whole", fakes.reference())
+    broken = _run(corpus, tmp_path / "broken", fakes.reference())
+    (tmp_path / "broken/records/part-00001.parquet").unlink()
+    assert broken.parts_done() == 2
+    model = fakes.reference()
+    _same(whole, _run(corpus, tmp_path / "broken", model))
+
+    assert model.embedded == 16
+
+
+def test_a_shuffled_corpus_gives_the_same_records(tmp_path: Path):
+    """Records depend on what they are of, never on the order."""
+    order = np.random.default_rng(0).permutation(40).tolist()
+    straight = write_phantoms(tmp_path / "a", range(40))
+    shuffled = write_phantoms(tmp_path / "b", order)
+
+    assert straight.info.fingerprint == shuffled.info.fingerprint
+    left = _run(straight, tmp_path / "ra", fakes.box())
+    right = _run(shuffled, tmp_path / "rb", fakes.box())
+    assert order != sorted(order)
+    _same(left, right)
+
+
+def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
+    """Kill -9, start again, twenty times; then compare with a run that nobody disturbed."""
+    corpus = write_phantoms(tmp_path / "c", range(160))
+    script = Path(__file__).with_name("kill_nine.py")
+    command = [sys.executable, str(script), str(corpus.path), str(tmp_path / "killed")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    killed = open_run(tmp_path / "killed")
+    parts_after_each_kill = [int(word) for word in done.stdout.split()]
+
+    assert len(parts_after_each_kill) == 20
+    assert len(set(parts_after_each_kill)) > 3, "the kills have to fall into the work"
+    assert not list((tmp_path / "killed").rglob(".*.tmp")), "what kills left is swept away"
+    _same(_run(corpus, tmp_path / "whole", fakes.slow()), killed)
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        (dataclasses.replace(BOTH, seed=7), "seed was 0 and is 7"),
+        (dataclasses.replace(BOTH, unit="instance"), "unit was 'class' and is 'instance'"),
+        (Plan((STRATEGIES["box"],)), "strategies was"),
+    ],
+)
+def test_another_run_s_folder_is_refused(tmp_path: Path, plan: Plan, told: str):
+    """Records of two settings never mix; the line says which setting it is."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    _run(corpus, tmp_path / "r", fakes.reference())
+    with pytest.raises(DataError, match=told):
+        _run(corpus, tmp_path / "r", fakes.reference(), plan=plan)
+
+
+def test_another_corpus_and_other_weights_are_refused(tmp_path: Path):
+    """The fingerprint holds the data and the weights, not their names."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    other = write_phantoms(tmp_path / "d", range(4))
+    _run(corpus, tmp_path / "r", fakes.reference())
+    with pytest.raises(DataError, match="corpus_fingerprint was"):
+        _run(other, tmp_path / "r", fakes.reference())
+    with pytest.raises(DataError, match="models was"):
+        _run(corpus, tmp_path / "r", dataclasses.replace(fakes.reference(), weights_hash="1" * 64))
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path):
+    """Nothing of the user's is written over."""
+    corpus = write_phantoms(tmp_path / "c", range(1))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").touch()
+    with pytest.raises(DataError, match="is not a run"):
+        _run(corpus, tmp_path / "mine", fakes.reference())
+
+
+def test_a_damaged_image_fails_its_records_and_no_others(tmp_path: Path):
+    """One byte flipped in the corpus: found by its hash, recorded, and the run goes on."""
+    corpus = write_phantoms(tmp_path / "c", range(20))
+    part = tmp_path / "c/images/part-00000.parquet"
+    frame = pl.read_parquet(part).to_arrow().to_pylist()
+    content = bytearray(frame[3]["image"]["bytes"])
+    content[-20] ^= 1
+    frame[3]["image"]["bytes"] = bytes(content)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(frame, pq.read_schema(part)), part, row_group_size=16)
+    folder = _run(corpus, tmp_path / "r", fakes.reference())
+    failed = folder.records().filter(outcome="failed")
+
+    assert failed["image_id"].unique().to_list() == ["phantom/0003"]
+    assert failed.height == 2 * 2 * 3
+    assert list(failures(folder).items()) == [(failed["reason"][0], 1)]
+    assert "does not match its sha256" in failed["reason"][0]
+
+
+def test_the_number_of_files_is_bounded_whatever_the_corpus():
+    """A million images in row groups of 16 make no more than MOST_PARTS parts per model."""
+    groups = [RowGroup(index // 16, index % 16, 16) for index in range(1_000_000 // 16)]
+    parts = parts_of(groups, 2)
+
+    assert len(parts) <= MOST_PARTS + 2
+    assert [g for part in parts if part.model == 1 for g in part.groups] == groups
+
+
+def test_a_run_of_another_schema_is_refused_in_one_line(tmp_path: Path):
+    """An old folder is said to be old, not misread."""
+    corpus = write_phantoms(tmp_path / "c", range(1))
+    _run(corpus, tmp_path / "r", fakes.reference())
+    file = tmp_path / "r/run.json"
+    file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    with pytest.raises(DataError, match="schema 0, this promptseg reads 1"):
+        open_run(tmp_path / "r")
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"schema_version": 1}', "{"])
+def test_a_damaged_run_file_is_said_to_be_damaged(tmp_path: Path, content: str):
+    """Whatever stands in run.json, there is no traceback."""
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match="damaged"):
+        open_run(tmp_path)
