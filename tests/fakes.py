@@ -105,3 +105,8 @@ def broken() -> Fake:
 
 
 not_a_model = "a string"
+
+
+def twin() -> Fake:
+    """Make another model of the name `box`."""
+    return Fake("box", the_reference)

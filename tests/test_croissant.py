@@ -9,7 +9,7 @@ from PIL import Image
 
 from promptseg.corpus import CorpusInfo
 from promptseg.croissant import describe
-from promptseg.curate import Curation, curate
+from promptseg.curation import Curation, curate
 
 
 @pytest.fixture

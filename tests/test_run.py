@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from promptseg.corpus import Corpus, RowGroup
 from promptseg.errors import DataError
-from promptseg.evaluate import Plan
+from promptseg.evaluation import Plan
 from promptseg.record import TIMES, RunFolder, open_run, start_run
 from promptseg.run import MOST_PARTS, describe_run, evaluate_corpus, failures, parts_of
 from promptseg.strategy import STRATEGIES

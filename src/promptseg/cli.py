@@ -1,6 +1,7 @@
 """The command line: one verb per function, thin over the Python API."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
@@ -33,16 +34,16 @@ Weights = Annotated[
 ]
 
 
-def main() -> NoReturn:
+def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; every error a user can meet is one line and exit code 2."""
     try:
-        app()
+        app(words)
     except PromptsegError as error:
         print(f"promptseg: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def _version(show: bool) -> None:
+def _version(show: bool | None) -> None:
     if show:
         from promptseg import __version__
 
@@ -53,8 +54,9 @@ def _version(show: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = None,
 ) -> None:
     from promptseg.memory import keep_freed_memory
 
@@ -196,7 +198,7 @@ def curate(
 
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
-    from promptseg.curate import Curation, curate
+    from promptseg.curation import Curation, curate
     from promptseg.reader.frame import PlaneChoice
     from promptseg.terminal import follow_curation, show_corpus
 
@@ -270,7 +272,7 @@ def evaluate(
     promptseg evaluate heart.corpus --model litemedsam --strategy box --out heart.run
     """
     from promptseg.corpus import open_corpus
-    from promptseg.evaluate import Plan, SaveMasks
+    from promptseg.evaluation import Plan, SaveMasks
     from promptseg.sample import Unit
     from promptseg.strategy import STRATEGIES
     from promptseg.terminal import run_plan, show_outcome
@@ -357,7 +359,7 @@ def segment(
 
     promptseg segment slice.png --model litemedsam --box 120,80,210,190 --out mask.png
     """
-    from promptseg.segment import prompt_from, read_image, require_inside, segment, write_mask
+    from promptseg.segmentation import prompt_from, read_image, require_inside, segment, write_mask
     from promptseg.terminal import err, print_json
 
     prompt = prompt_from(box, point or [])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from promptseg.corpus import Corpus
-    from promptseg.curate import Curation
+    from promptseg.curation import Curation
     from promptseg.sample import Unit
 
 MODEL = "litemedsam"
@@ -61,7 +61,7 @@ class Part:
 
 def parts() -> list[Part]:
     """Describe the two data sets."""
-    from promptseg.curate import Curation
+    from promptseg.curation import Curation
 
     brain = Curation(
         dataset="mni152",
@@ -82,7 +82,7 @@ def parts() -> list[Part]:
 
 def run_demo(out: Path, *, device: str) -> int:
     """Fetch, curate, evaluate and report; return the exit code of the evaluation."""
-    from promptseg.evaluate import Plan
+    from promptseg.evaluation import Plan
     from promptseg.model import load_model
     from promptseg.report import write_report
     from promptseg.strategy import STRATEGIES
@@ -104,7 +104,7 @@ def run_demo(out: Path, *, device: str) -> int:
 
 def _corpus(out: Path, part: Part) -> "Corpus":
     from promptseg.corpus import open_corpus
-    from promptseg.curate import curate
+    from promptseg.curation import curate
     from promptseg.terminal import follow_curation
 
     path = out / f"{part.name}.corpus"

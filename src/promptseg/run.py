@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from promptseg.corpus import Corpus, RowGroup
-from promptseg.evaluate import Evaluated, Plan, evaluate
+from promptseg.evaluation import Evaluated, Plan, evaluate
 from promptseg.model import Segmenter
 from promptseg.record import Run, RunFolder
 

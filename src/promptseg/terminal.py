@@ -21,9 +21,9 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from promptseg import curate, run
+    from promptseg import curation, run
     from promptseg.corpus import Corpus, CorpusInfo
-    from promptseg.evaluate import Plan
+    from promptseg.evaluation import Plan
     from promptseg.model import Segmenter
     from promptseg.record import RunFolder
     from promptseg.report import Row
@@ -80,7 +80,7 @@ def _is_number(text: str) -> bool:
 
 
 def follow_curation(
-    steps: "Generator[curate.Progress, None, CorpusInfo]",
+    steps: "Generator[curation.Progress, None, CorpusInfo]",
 ) -> "CorpusInfo":
     """Curate behind a progress bar and return what came of it."""
     with progress("files") as bar:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from phantom import phantom, write_phantoms
 
-from promptseg.evaluate import Plan, evaluate
+from promptseg.evaluation import Plan, evaluate
 from promptseg.mask import from_rle
 from promptseg.prompt import from_json
 from promptseg.record import Record

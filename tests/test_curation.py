@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from promptseg.corpus import open_corpus
-from promptseg.curate import Curation, Progress, curate
+from promptseg.curation import Curation, Progress, curate
 from promptseg.errors import DataError
 
 # pycocotools has not followed NumPy 2 in one place; what it decodes is right

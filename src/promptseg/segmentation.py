@@ -114,7 +114,10 @@ def parse_points(texts: Sequence[str]) -> Points:
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Read a picture as a model sees it: RGB in 0..255; raises DataError if it cannot be read."""
-    picture = read_picture(path)
+    try:
+        picture = read_picture(path)
+    except DataError as error:
+        raise DataError(f"Cannot use {path}: {error}.") from error
     return displayed(picture.pixels, picture.lo, picture.hi)
 
 
