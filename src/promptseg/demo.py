@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from promptseg.corpus import Corpus
     from promptseg.curation import Curation
-    from promptseg.sample import Unit
 
 MODEL = "litemedsam"
 MNI152 = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
@@ -52,11 +51,10 @@ PLANES = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One data set of the demo: how it is curated, and what is scored in it."""
+    """One data set of the demo, and how it is curated."""
 
     name: str
     settings: "Curation"
-    unit: "Unit"
 
 
 def parts() -> list[Part]:
@@ -77,7 +75,7 @@ def parts() -> list[Part]:
         instances=True,
         licence="CC0 (BBBC038, Data Science Bowl 2018)",
     )
-    return [Part("brain", brain, "class"), Part("nuclei", nuclei, "instance")]
+    return [Part("brain", brain), Part("nuclei", nuclei)]
 
 
 def run_demo(out: Path, *, device: str) -> int:
@@ -92,8 +90,8 @@ def run_demo(out: Path, *, device: str) -> int:
     model = load_model(MODEL, device=device)
     fetch_raw(out / "raw")
     folders, codes = [], []
+    plan = Plan(tuple(STRATEGIES.values()), unit="instance")
     for part in parts():
-        plan = Plan(tuple(STRATEGIES.values()), unit=part.unit)
         corpus = _corpus(out, part)
         folders.append(run_plan(corpus, [model], plan, out / f"{part.name}.run", device=device))
         codes.append(show_outcome(folders[-1]))
