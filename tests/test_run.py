@@ -64,11 +64,11 @@ def test_a_missing_part_alone_is_made_again(tmp_path: Path):
     whole = _run(corpus, tmp_path / "whole", fakes.reference())
     broken = _run(corpus, tmp_path / "broken", fakes.reference())
     (tmp_path / "broken/records/part-00001.parquet").unlink()
-    assert broken.parts_done() == 2
+    assert broken.parts_done() == 9
     model = fakes.reference()
     _same(whole, _run(corpus, tmp_path / "broken", model))
 
-    assert model.embedded == 16
+    assert model.embedded == 4
 
 
 def test_a_shuffled_corpus_gives_the_same_records(tmp_path: Path):
@@ -86,7 +86,7 @@ def test_a_shuffled_corpus_gives_the_same_records(tmp_path: Path):
 
 def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
     """Kill -9, start again, twenty times; then compare with a run that nobody disturbed."""
-    corpus = write_phantoms(tmp_path / "c", range(160))
+    corpus = write_phantoms(tmp_path / "c", range(320))
     script = Path(__file__).with_name("kill_nine.py")
     command = [sys.executable, str(script), str(corpus.path), str(tmp_path / "killed")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -94,7 +94,7 @@ def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
     parts_after_each_kill = [int(word) for word in done.stdout.split()]
 
     assert len(parts_after_each_kill) == 20
-    assert len(set(parts_after_each_kill)) > 3, "the kills have to fall into the work"
+    assert 10 < parts_after_each_kill[-1] < 80, "the kills have to fall into the work"
     assert not list((tmp_path / "killed").rglob(".*.tmp")), "what kills left is swept away"
     _same(_run(corpus, tmp_path / "whole", fakes.slow()), killed)
 
@@ -146,7 +146,7 @@ def test_a_damaged_image_fails_its_records_and_no_others(tmp_path: Path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist(frame, pq.read_schema(part)), part, row_group_size=16)
+    pq.write_table(pa.Table.from_pylist(frame, pq.read_schema(part)), part, row_group_size=4)
     folder = _run(corpus, tmp_path / "r", fakes.reference())
     failed = folder.records().filter(outcome="failed")
 
@@ -157,8 +157,8 @@ def test_a_damaged_image_fails_its_records_and_no_others(tmp_path: Path):
 
 
 def test_the_number_of_files_is_bounded_whatever_the_corpus():
-    """A million images in row groups of 16 make no more than MOST_PARTS parts per model."""
-    groups = [RowGroup(index // 16, index % 16, 16) for index in range(1_000_000 // 16)]
+    """A million images in row groups of 4 make no more than MOST_PARTS parts per model."""
+    groups = [RowGroup(index // 64, index % 64, 4) for index in range(1_000_000 // 4)]
     parts = parts_of(groups, 2)
 
     assert len(parts) <= MOST_PARTS + 2

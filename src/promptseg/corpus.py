@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 IMAGES_PER_PART = 256
-IMAGES_PER_ROW_GROUP = 16
+IMAGES_PER_ROW_GROUP = 4  # what a killed evaluation has to do again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

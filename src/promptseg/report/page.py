@@ -1,0 +1,97 @@
+"""The page: everything the report shows, rendered to one HTML file that needs nothing else."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from promptseg.corpus import Corpus
+from promptseg.parquet import write_atomically
+from promptseg.record import RunFolder
+from promptseg.report import words
+from promptseg.report.facts import facts, methods
+from promptseg.report.gallery import Gallery, find_corpus, gallery
+from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, pool, task_rows
+from promptseg.report.view import by_task, combinations, comparisons, figure
+
+HERE = Path(__file__).parent
+
+
+def write_report(
+    runs: Sequence[RunFolder], out: Path, *, corpora: Mapping[str, Corpus] | None = None
+) -> Path:
+    """Write the report of one or several runs as one HTML file, and return its path.
+
+    The file opens offline: style, figure and pictures are in it. Pictures come from the corpus
+    of each run, looked up by `run.corpus_path` in `corpora` or else on disk; where it is missing
+    or has changed the report says so and has none.
+    """
+    page = render(pool(runs), corpora or {})
+    write_atomically(out, page.encode())
+    return out
+
+
+def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
+    """Render the report of a pool."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    rows, means = task_rows(pooled), mean_rows(pooled)
+    best = leads(means)
+    name = words.naming(rows)
+    columns = combinations(pooled, rows)
+    scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "fraction": words.fraction,
+        "distance": words.distance,
+        "percent": words.percent,
+        "count": words.count,
+        "interval": words.interval,
+        "marked": words.marked,
+        "plural": words.plural,
+    }
+    found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
+    known = [item if isinstance(item, Corpus) else None for item in found]
+    return environment.get_template("report.html.jinja").render(
+        title=_title(pooled),
+        runs=[folder.run for folder in pooled.runs],
+        headlines=words.headlines(pooled, rows, best),
+        warnings=list(words.warnings(pooled.runs)),
+        failures=words.failures(pooled.records),
+        facts=[list(facts(f.run, corpus)) for f, corpus in zip(pooled.runs, known, strict=True)],
+        name=name,
+        means=means,
+        figure=figure(pooled, scored, rows, best, name),
+        comparisons=comparisons(scored, rows, means, name) if len(scored) > 1 else [],
+        table=by_task(rows, means),
+        columns=columns,
+        has_off_protocol=any(row.group.off_protocol for row in rows),
+        gallery=_gallery(pooled, rows, best, corpora),
+        methods=list(methods([folder.run for folder in pooled.runs], rows)),
+        csv_uri=_csv_uri([*means, *rows]),
+    )
+
+
+def _title(pooled: Pool) -> str:
+    corpora = dict.fromkeys(folder.run.corpus for folder in pooled.runs)
+    models = dict.fromkeys(model for folder in pooled.runs for model in folder.run.models)
+    return f"{', '.join(models)} on {', '.join(corpora)}"
+
+
+def _gallery(
+    pooled: Pool, rows: Sequence[Row], best: Sequence[Row], corpora: Mapping[str, Corpus]
+) -> Gallery | None:
+    """Show the best of the leading combinations; without one, the first that has a score."""
+    scored = [row for row in rows if row.dice.value is not None]
+    leading = sorted(best, key=lambda row: -(row.dice.value or 0.0)) or scored
+    return gallery(pooled, rows, leading[0].group, corpora) if leading else None
+
+
+def _csv_uri(rows: Sequence[Row]) -> str:
+    content = base64.b64encode(as_csv(rows).encode()).decode("ascii")
+    return f"data:text/csv;charset=utf-8;base64,{content}"

@@ -1,0 +1,190 @@
+"""What the page shows as tables and figure: columns, lines and marks, ready to be drawn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from promptseg.report.table import Pool, Row
+from promptseg.report.words import Naming
+from promptseg.stats import Group, unit_means
+
+COLUMNS_PER_TABLE = 9  # what fits a small laptop and a printed page
+MOST_SERIES = 4
+MOST_DOTS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A heading over one or more columns."""
+
+    text: str
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One task in a comparison: a row per column, None where the combination was not run."""
+
+    task: str | None
+    cells: tuple[Row | None, ...]
+    best: int | None  # the column with the highest mean DICE that may be compared
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Mean DICE of tasks (lines) by model, strategy and selection (columns)."""
+
+    models: tuple[Head, ...]
+    strategies: tuple[Head, ...]
+    columns: tuple[Group, ...]
+    lines: tuple[Line, ...]
+
+
+def combination(group: Group) -> Group:
+    """Drop the task of a group: what answered, not on what."""
+    return replace(group, task=None, distance_unit=None)
+
+
+def combinations(pooled: Pool, rows: Sequence[Row]) -> list[Group]:
+    """List what answered, in the order in which it is shown."""
+    found = {combination(row.group): row for row in rows}
+    return sorted(found, key=lambda group: pooled.order(replace(found[group], group=group)))
+
+
+def comparisons(
+    columns: Sequence[Group], rows: Sequence[Row], means: Sequence[Row], name: Naming
+) -> list[Comparison]:
+    """Set combinations side by side, in tables narrow enough to be seen whole."""
+    at = {(combination(row.group), row.group.task): row for row in (*rows, *means)}
+    tasks = dict.fromkeys(row.group.task for row in rows)
+    first: tuple[str | None, ...] = (None,) if len(tasks) > 1 and means else ()
+    lines = [_line(columns, task, at) for task in (*first, *tasks)]
+    return [
+        Comparison(
+            models=_heads([columns[i].model for i in part]) if name.models else (),
+            strategies=_heads([(columns[i].model, name.strategy(columns[i])) for i in part]),
+            columns=tuple(columns[i] for i in part),
+            lines=tuple(_cut(line, part) for line in lines),
+        )
+        for part in _parts(columns)
+    ]
+
+
+def _parts(columns: Sequence[Group]) -> list[list[int]]:
+    """Divide columns among tables; the selections of one strategy stay together if they can."""
+    parts: list[list[int]] = []
+    for _, same in groupby(
+        range(len(columns)), key=lambda i: replace(columns[i], selection="", off_protocol=False)
+    ):
+        block = list(same)
+        if parts and len(parts[-1]) + len(block) <= COLUMNS_PER_TABLE:
+            parts[-1] += block
+        else:
+            parts += [
+                block[i : i + COLUMNS_PER_TABLE] for i in range(0, len(block), COLUMNS_PER_TABLE)
+            ]
+    return parts
+
+
+def _heads(names: Sequence[str | tuple[str, str]]) -> tuple[Head, ...]:
+    spans = [(name, len(list(same))) for name, same in groupby(names)]
+    return tuple(Head(name if isinstance(name, str) else name[1], span) for name, span in spans)
+
+
+def _line(
+    columns: Sequence[Group], task: str | None, at: Mapping[tuple[Group, str | None], Row]
+) -> Line:
+    cells = tuple(at.get((column, task)) for column in columns)
+    merits = {i: cell.dice.value for i, cell in enumerate(cells) if cell and _competes(cell)}
+    known = {i: value for i, value in merits.items() if value is not None}
+    best = max(known, key=lambda i: known[i]) if len(known) > 1 else None
+    return Line(task, cells, best)
+
+
+def _competes(row: Row) -> bool:
+    """Tell what may be marked as best: on-protocol, and without a look at the reference."""
+    return not row.group.off_protocol and row.group.selection != "oracle"
+
+
+def _cut(line: Line, part: Sequence[int]) -> Line:
+    best = part.index(line.best) if line.best in part else None
+    return Line(line.task, tuple(line.cells[i] for i in part), best)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What one mark of the figure stands for; its place in the figure gives the mark its shape."""
+
+    group: Group
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One series of one task: its mean and interval, and the unit means behind it as dots."""
+
+    row: Row
+    dots: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """DICE by task, best first; `thinned` when some dots are quantiles of more unit means."""
+
+    series: tuple[Series, ...]
+    lines: tuple[tuple[str, tuple[Strip | None, ...]], ...]
+    thinned: bool
+
+
+def figure(
+    pooled: Pool, columns: Sequence[Group], rows: Sequence[Row], best: Sequence[Row], name: Naming
+) -> Figure:
+    """Draw the leading combination of every model; of a model without one, its first."""
+    leading = {row.group.model: combination(row.group) for row in best}
+    shown = {group.model: leading.get(group.model, group) for group in reversed(columns)}
+    groups = [shown[model] for model in dict.fromkeys(group.model for group in columns)]
+    series = tuple(Series(group, name.combination(group)) for group in groups[:MOST_SERIES])
+    at = {(combination(row.group), row.group.task): row for row in rows}
+    means = unit_means(pooled.records, "dice")
+    tasks = dict.fromkeys(str(row.group.task) for row in rows)
+    lines = [
+        (task, tuple(_strip(at.get((item.group, task)), means) for item in series))
+        for task in tasks
+    ]
+    shown_lines = sorted(
+        (line for line in lines if any(line[1])), key=lambda line: _height(line[1]), reverse=True
+    )
+    thinned = any(len(values) > MOST_DOTS for values in means.values())
+    return Figure(series, tuple(shown_lines), thinned)
+
+
+def _height(strips: Sequence[Strip | None]) -> float:
+    values = [
+        strip.row.dice.value for strip in strips if strip and strip.row.dice.value is not None
+    ]
+    return values[0] if values else -1.0
+
+
+def _strip(row: Row | None, means: Mapping[Group, tuple[float, ...]]) -> Strip | None:
+    if row is None or row.dice.value is None:
+        return None
+    return Strip(row, tuple(_thin(means.get(row.group, ()))))
+
+
+def _thin(values: Sequence[float]) -> Iterator[float]:
+    """Keep the shape of many dots: their quantiles."""
+    if len(values) <= MOST_DOTS:
+        yield from values
+    else:
+        yield from map(float, np.quantile(values, np.linspace(0, 1, MOST_DOTS)))
+
+
+def by_task(rows: Sequence[Row], means: Sequence[Row]) -> list[tuple[str | None, list[Row]]]:
+    """Group the rows of the full table by task, the mean over tasks first."""
+    tasks = {task: list(own) for task, own in groupby(rows, key=lambda row: row.group.task)}
+    first: list[tuple[str | None, list[Row]]] = []
+    if len(tasks) > 1 and means:
+        first = [(None, list(means))]
+    return [*first, *tasks.items()]

@@ -1,0 +1,202 @@
+"""The report's words and numbers: formats, names, the headline and what the reader must know."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from promptseg.record import RunFolder
+from promptseg.report.table import Pool, Row
+from promptseg.stats import Estimate, Group
+
+UNDEFINED = "–"
+REASONS_SHOWN = 5
+LONGEST_REASON = 160
+
+
+def fraction(value: float | None) -> str:
+    """Write an overlap: three decimals."""
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def distance(value: float | None) -> str:
+    """Write a distance: three significant digits, whole numbers from 100."""
+    if value is None:
+        return UNDEFINED
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def percent(value: float | None) -> str:
+    """Write a rate. One that is not zero does not read 0 %, nor one that is not all 100 %."""
+    if value is None:
+        return UNDEFINED
+    if 0 < value < 0.001:
+        return "< 0.1\u00a0%"
+    if 0.999 < value < 1:
+        return "> 99.9\u00a0%"
+    return f"{100 * value:.1f}\u00a0%".replace(".0\u00a0", "\u00a0")
+
+
+def count(value: int | None) -> str:
+    """Write a number of things; None is unknown."""
+    return "unknown" if value is None else f"{value:,}".replace(",", "\u00a0")
+
+
+def interval(item: Estimate) -> str:
+    """Write an interval, or the subject values that stand in its place, or nothing."""
+    if item.lo is not None and item.hi is not None:
+        return f"{fraction(item.lo)}–{fraction(item.hi)}"
+    return ", ".join(f"{value:.2f}" for value in item.subject_values)
+
+
+def marked(item: Estimate) -> str:
+    """Write an interval as `interval` does, and mark one that rests on few subjects."""
+    few = "few" in item.notes and item.lo is not None
+    return f"{interval(item)} few" if few else interval(item)
+
+
+def plural(number: int, noun: str, several: str | None = None) -> str:
+    """Write a number with its noun: 1 image, 2 images."""
+    return f"{count(number)} {noun if number == 1 else several or noun + 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How groups are called: only what differs between them is said."""
+
+    models: bool
+    protocols: bool
+    units: bool
+
+    def strategy(self, group: Group) -> str:
+        """Name a strategy, with its jitter, and with protocol and unit where they vary."""
+        extra = [group.jitter]
+        extra += [f"{group.protocol} protocol"] if self.protocols else []
+        extra += [f"by {group.unit}"] if self.units else []
+        told = ", ".join(part for part in extra if part)
+        return f"{group.strategy} ({told})" if told else group.strategy
+
+    def combination(self, group: Group) -> str:
+        """Name what answered: strategy and selection, after the model where there are several."""
+        words = f"{self.strategy(group)} / {group.selection}"
+        return f"{group.model}, {words}" if self.models else words
+
+
+def naming(rows: Sequence[Row]) -> Naming:
+    """Find what differs between the groups of a table."""
+    groups = [row.group for row in rows]
+    return Naming(
+        len({group.model for group in groups}) > 1,
+        len({group.protocol for group in groups}) > 1,
+        len({group.unit for group in groups}) > 1,
+    )
+
+
+def headlines(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> list[str]:
+    """Say of every model in one sentence how well it did, by on-protocol results only."""
+    spoken = {row.group.model: row for row in best}
+    name = naming(rows)
+    shown = [shown for names in pooled.names for shown in names.values()]
+    return [
+        _headline(spoken[model], rows, name) if model in spoken else _no_headline(model, rows)
+        for model in dict.fromkeys(shown)
+    ]
+
+
+def _headline(lead: Row, rows: Sequence[Row], name: Naming) -> str:
+    group, dice = lead.group, lead.dice
+    subjects = "unknown subjects" if dice.n_subjects is None else plural(dice.n_subjects, "subject")
+    how = f"{name.strategy(group)} / {group.selection}"
+    oracle = " (chosen with the reference at hand: an upper bound)"
+    return (
+        f"On {plural(dice.n_images, 'image')} of {subjects}, {group.model} with {how}"
+        f"{oracle if group.selection == 'oracle' else ''} reaches a mean DICE of "
+        f"{fraction(dice.value)} ({_how_sure(dice)}) {_over_which(group, rows)}"
+    )
+
+
+def _how_sure(dice: Estimate) -> str:
+    who = "images" if dice.n_subjects is None else "subjects"
+    if dice.lo is None:
+        where = "" if dice.n_tasks == 1 else " in at least one task"
+        return f"no interval: fewer than 5 {who}{where}"
+    few = f", few {who}" if "few" in dice.notes else ""
+    by_image = ", by image: too narrow if images share patients" if "by image" in dice.notes else ""
+    return f"95\u00a0% interval {interval(dice)}{few}{by_image}"
+
+
+def _over_which(group: Group, rows: Sequence[Row]) -> str:
+    """Name the tasks of a headline: how many, the worst, the best."""
+    scored = sorted(
+        (row.dice.value, str(row.group.task))
+        for row in rows
+        if row.dice.value is not None and same_combination(row.group, group)
+    )
+    if len(scored) == 1:
+        return f"in its one task, {scored[0][1]}."
+    (low, worst), (high, best) = scored[0], scored[-1]
+    return (
+        f"over {len(scored)} tasks. Worst task: {worst}, {fraction(low)}; "
+        f"best task: {best}, {fraction(high)}."
+    )
+
+
+def same_combination(a: Group, b: Group) -> bool:
+    """Tell whether two groups differ in nothing but the task and the unit of length."""
+    names = ("model", "protocol", "unit", "strategy", "selection", "jitter")
+    return all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def _no_headline(model: str, rows: Sequence[Row]) -> str:
+    own = [row for row in rows if row.group.model == model and row.dice.value is not None]
+    if not own:
+        return f"{model} has no scored target: there is no number to report."
+    return (
+        f"No result of {model} is on-protocol: it was not trained for the strategies and "
+        "selections that were run, so there is no headline number."
+    )
+
+
+def warnings(runs: Sequence[RunFolder]) -> Iterator[str]:
+    """Say what makes the numbers incomplete."""
+    for number, folder in enumerate(runs, start=1):
+        done, asked = folder.parts_done(), folder.run.n_parts
+        if done < asked:
+            which = f"Run {number} is incomplete" if len(runs) > 1 else "Incomplete run"
+            yield (
+                f"{which}: {done} of {asked} parts are there, and all numbers are of those alone. "
+                "The same evaluate command finishes it."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The failed records of a pool: how many of how many, and the most frequent reasons."""
+
+    n_failed: int
+    n_records: int
+    n_images: int
+    reasons: tuple[tuple[str, int, int], ...]  # reason, records, images
+    n_other: int  # failed records with a reason that is not listed
+
+
+def failures(records: pl.DataFrame) -> Failures:
+    """Count failed records, and their images, by reason."""
+    failed = records.filter(pl.col("outcome") == "failed")
+    counted = (
+        failed.group_by(pl.col("reason").fill_null("no reason given"))
+        .agg(pl.len().alias("records"), pl.col("image_id").n_unique().alias("images"))
+        .sort("records", "reason", descending=[True, False])
+        .rows()
+    )
+    return Failures(
+        n_failed=len(failed),
+        n_records=len(records),
+        n_images=failed["image_id"].n_unique(),
+        reasons=tuple((_short(reason), n, images) for reason, n, images in counted[:REASONS_SHOWN]),
+        n_other=sum(n for _, n, _ in counted[REASONS_SHOWN:]),
+    )
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
