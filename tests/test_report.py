@@ -508,8 +508,8 @@ def test_what_was_run_is_said_with_the_command_that_repeats_it(drawn, tmp_path):
 
     assert f"m, weights {'a' * 12}, licence Apache-2.0" in text
     assert drawn[1].info.fingerprint[:12] in text
-    spaced = dataclasses.replace(BASE, corpus_path="/my data/c")
-    assert command(spaced).startswith("promptseg evaluate '/my data/c' --model m --strategy box ")
+    spaced = dataclasses.replace(BASE, corpus_path="/home/jane doe/my c")
+    assert command(spaced).startswith("promptseg evaluate 'my c' --model m --strategy box ")
 
 
 def test_unknown_subjects_are_said_where_the_interval_is(tmp_path):

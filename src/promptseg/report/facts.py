@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from promptseg.corpus import Corpus
 from promptseg.record import Run
@@ -57,8 +58,11 @@ def _dataset(dataset: Mapping[str, str | None]) -> str:
 
 
 def command(run: Run) -> str:
-    """Write the command that repeats a run; weights from a file are known by their hash alone."""
-    words = ["promptseg", "evaluate", run.corpus_path]
+    """Write the command that repeats a run; weights from a file are known by their hash alone.
+
+    Of the corpus only the folder's name is told: a path may name its owner, and pages are shared.
+    """
+    words = ["promptseg", "evaluate", Path(run.corpus_path).name]
     for name in run.models:
         words += ["--model", name]
     for strategy in run.strategies:
