@@ -110,3 +110,20 @@ not_a_model = "a string"
 def twin() -> Fake:
     """Make another model of the name `box`."""
     return Fake("box", the_reference)
+
+
+def an_interruption(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
+    """Answer as if the user pressed Ctrl-C at the tenth image."""
+    if image[0, 0, 0] == 9:
+        raise KeyboardInterrupt
+    return the_reference(image, prompt)
+
+
+def interrupted() -> Fake:
+    """Make the model during which the user presses Ctrl-C."""
+    return Fake("patient", an_interruption)
+
+
+def patient() -> Fake:
+    """Make the model of the same name during which nobody does."""
+    return Fake("patient", the_reference)

@@ -246,3 +246,16 @@ def test_every_verb_has_help_that_teaches(verb: str, capsys: pytest.CaptureFixtu
 
     assert code == 0
     assert len(out.splitlines()) > 6
+
+
+def test_an_interruption_says_that_the_same_command_goes_on(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Ctrl-C is no accident: one line, no traceback, and the next run finishes the work."""
+    command = ("evaluate", corpus, "--out", tmp_path / "r", "--model")
+    code, _, err = run(capsys, *command, "fakes:interrupted")
+    assert (code, "Traceback" in err) == (130, False)
+    assert "The same command goes on" in err
+    assert len(list((tmp_path / "r/records").iterdir())) == 2
+
+    assert run(capsys, *command, "fakes:patient")[0] == 0

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from promptseg.stats import Estimate
 
 EXIT_DONE, EXIT_FAILED_SAMPLES = 0, 3
+EXIT_INTERRUPTED = 130  # as shells number it: 128 + SIGINT
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
 
@@ -126,6 +127,14 @@ def run_plan(
 
 def follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
     """Evaluate behind a progress bar of images, prompts per second and time left."""
+    try:
+        _follow_evaluation(steps, n_images)
+    except KeyboardInterrupt:
+        err.print("Stopped. The same command goes on from here.")
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
     start, prompts, failed = time.monotonic(), 0, 0
     with progress("images") as bar:
         task = bar.add_task("evaluate", total=n_images, rate="")
