@@ -29,7 +29,7 @@ def evaluate_once(corpus_path: Path, out: Path) -> None:
     """Do what the command does."""
     corpus, models, plan = (
         open_corpus(corpus_path),
-        [fakes.slow()],
+        {"fakes:slow": fakes.slow()},
         Plan(tuple(STRATEGIES.values())),
     )
     folder = start_run(out, describe_run(corpus, models, plan))

@@ -156,14 +156,14 @@ ERRORS = [
     ("unknown strategy", f"{EVALUATE} --strategy bx", "Did you mean 'box'"),
     ("unknown unit", f"{EVALUATE} --unit klass", "Did you mean 'class'"),
     ("unknown dtype", f"{EVALUATE} --dtype float8", "No dtype named"),
-    ("unknown device", f"{EVALUATE} --device tpu9", "Try --device cpu"),
-    ("no corpus", "evaluate {tmp}/none --model fakes:box --out {tmp}/r", "is not a corpus"),
+    ("unknown device", f"{EVALUATE} --device tpu9", "try --device cpu"),
+    ("no corpus", "evaluate {tmp}/none --model fakes:box --out {tmp}/r", "no folder"),
     ("output is a file", "evaluate {corpus} --model fakes:box --out {tmp}/file", "is not a run"),
     ("missing weights", "evaluate {corpus} --weights {tmp}/no.pth --out {tmp}/r", "no weight file"),
     ("broken weights", "evaluate {corpus} --weights {tmp}/file --out {tmp}/r", "refused"),
     ("weights for two", f"{EVALUATE} --model fakes:slow --weights x", "one --model"),
     ("one name twice", f"{EVALUATE} --model fakes:twin", "one name"),
-    ("no run", "report {tmp}/none --out {tmp}/r.html", "is not a run"),
+    ("no run", "report {tmp}/none --out {tmp}/r.html", "does not exist"),
     ("report's suffix", "report {tmp}/none --out {tmp}/r.pdf", "has to end in .html"),
     ("no folder", "curate {tmp}/none --out {tmp}/c --modality CT", "none"),
     ("no modality", "curate {tmp}/raw --out {tmp}/c", "--modality"),
@@ -180,6 +180,17 @@ ERRORS = [
     ("empty box", f"{SEGMENT} --box 9,9,9,20", "is empty"),
     ("no prompt", SEGMENT, "--box"),
     ("mask's suffix", "segment {tmp}/ok.png --box 0,0,9,9 --out {tmp}/m.jpg", "end in .png"),
+    (
+        "mask over image",
+        "segment {tmp}/ok.png --box 0,0,9,9 --out {tmp}/ok.png",
+        "the image itself",
+    ),
+    ("own weights", f"{EVALUATE} --weights {{tmp}}/file", "a model of your own"),
+    ("own dtype", f"{EVALUATE} --dtype float16", "a model of your own"),
+    ("run below a file", "evaluate {corpus} --model fakes:box --out {tmp}/file/r", "Cannot write"),
+    ("report below a file", "report {tmp}/none --out {tmp}/file/r.html", "does not exist"),
+    ("corpus below a file", "curate {tmp}/raw --out {tmp}/file/c --modality CT", "Cannot write"),
+    ("device of no use", f"{EVALUATE} --device meta", "try --device cpu"),
     ("unknown to show", "models show litemedsan", "Did you mean 'litemedsam'"),
     ("unknown to pull", "models pull sam", "No model named"),
 ]
@@ -195,6 +206,8 @@ def test_what_cannot_start_is_one_line_and_exit_code_2(
     (tmp_path / "file").write_text("not a picture, not a run, not a weight file")
     (tmp_path / "raw/images").mkdir(parents=True)
     (tmp_path / "raw/images/a.png").write_bytes((tmp_path / "ok.png").read_bytes())
+    (tmp_path / "raw/masks").mkdir()
+    Image.fromarray(phantom(0)[1]["disc"]).save(tmp_path / "raw/masks/a.png")
     code, _, err = run(capsys, *command.format(corpus=corpus, tmp=tmp_path).split())
     lines = [line for line in err.splitlines() if line.strip()]
 

@@ -1,7 +1,7 @@
 """The loop: every image embedded once, every answer scored, nothing lost."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fakes
@@ -11,9 +11,10 @@ from phantom import phantom, write_phantoms
 
 from promptseg.evaluation import Plan, evaluate
 from promptseg.mask import from_rle
+from promptseg.model import Candidates
 from promptseg.prompt import from_json
 from promptseg.record import Record
-from promptseg.sample import Sample, Target, Unreadable
+from promptseg.sample import Sample, Target, Unreadable, regroup
 from promptseg.strategy import STRATEGIES, Strategy
 
 BOTH = Plan(tuple(STRATEGIES.values()))
@@ -104,7 +105,7 @@ def test_a_strategy_that_cannot_prompt_is_a_failed_record():
     def refuse(mask: np.ndarray) -> fakes.Prompt:
         raise ValueError("no background in the window")
 
-    plan = Plan((STRATEGIES["box"], Strategy("never", "points", "", refuse)))
+    plan = Plan((STRATEGIES["box"], Strategy("never", "points", refuse)))
     records = [r for r in _records([_sample()], fakes.reference(), plan) if r.strategy == "never"]
 
     assert {(r.outcome, r.reason, r.prompt_id) for r in records} == {
@@ -175,3 +176,42 @@ def test_the_unit_decides_what_a_target_is(tmp_path: Path):
 
     assert (len(by_class), len(by_instance)) == (3, 6)
     assert {r.unit for r in by_class} == {"class"}
+
+
+@dataclasses.dataclass
+class _Strange(fakes.Fake):
+    """A model whose candidates are changed on their way out."""
+
+    change: Callable[[Candidates], object] = lambda candidates: candidates
+
+    def segment(self, embedding: fakes.Image, prompts: Sequence[fakes.Prompt]) -> list[object]:
+        return [self.change(answer) for answer in fakes.Fake.segment(self, embedding, prompts)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: dataclasses.replace(c, logits=c.logits * np.float32("nan")),
+        lambda c: dataclasses.replace(c, predicted_iou=c.predicted_iou * np.float32("nan")),
+        lambda c: dataclasses.replace(c, single=7),
+        lambda c: None,
+    ],
+    ids=["logits that are no numbers", "an IoU that is none", "a token that is not there", "None"],
+)
+def test_an_answer_that_cannot_be_scored_is_failed_not_missed(change: Callable[..., object]):
+    """A broken model is no bad model: nothing of it becomes a DICE of 0."""
+    model = _Strange("strange", fakes.the_reference, change=change)
+    records = _records([_sample()], model)
+
+    assert len(records) == 12
+    assert {r.outcome for r in records} == {"failed"}
+    assert {r.dice for r in records} == {None}
+
+
+def test_a_hundred_instances_or_one_have_the_same_target_id_by_class():
+    """Ids of class targets do not tell how many instances there were: runs can be joined."""
+    one = Target("i#cell/3", "cell", np.ones((4, 4), dtype=bool), 3)
+    two = Target("i#cell/4", "cell", np.ones((4, 4), dtype=bool), 4)
+
+    assert [t.target_id for t in regroup([one], "class")] == ["i#cell"]
+    assert [t.target_id for t in regroup([one, two], "class")] == ["i#cell"]

@@ -210,6 +210,40 @@ def test_logits_equal_the_original_code_s_on_real_images(
 
 
 @pytest.mark.real
+@torch.inference_mode()
+def test_all_tokens_of_points_and_boxes_equal_the_original_code_s(
+    litemedsam_wheel: Path, litemedsam_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Multimask tokens and predicted IoU too, for a box, points, and both together."""
+    original = _original(litemedsam_wheel, load_state(litemedsam_weights), monkeypatch)
+    ours = load(weights=litemedsam_weights)
+    image = picture(*SHAPES[0])
+    (embedding,) = ours.embed([image])
+    features = original.image_encoder(torch.from_numpy(preprocess(image))[None])
+    box = Box(8, 10, 40, 50)
+    points = Points(np.array([[20.0, 30.0], [3.0, 4.0]]), np.array([True, False]))
+    xy, labels = points_to_canvas(points, SHAPES[0], resized_hw(SHAPES[0]))
+    clicks = torch.from_numpy(xy)[None], torch.from_numpy(labels)[None]
+    corners = torch.from_numpy(box_to_canvas(box, SHAPES[0]))[None]
+    for prompt, given in (
+        (box, (None, corners)),
+        (points, (clicks, None)),
+        (BoxPoints(box, points), (clicks, corners)),
+    ):
+        (answer,) = ours.segment(embedding, [prompt])
+        sparse, dense = original.prompt_encoder(points=given[0], boxes=given[1], masks=None)
+        logits, iou = original.mask_decoder.predict_masks(
+            image_embeddings=features,
+            image_pe=original.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+
+        np.testing.assert_allclose(answer.logits, logits[0].numpy(), atol=1e-3)
+        np.testing.assert_allclose(answer.predicted_iou, iou[0].numpy(), atol=1e-4)
+
+
+@pytest.mark.real
 def test_the_mask_of_a_bright_disc_is_the_disc(litemedsam_weights: Path):
     """The whole way on something a person would call obvious."""
     y, x = np.ogrid[:200, :260]

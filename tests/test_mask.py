@@ -32,3 +32,10 @@ def test_run_lengths_that_do_not_fit_their_size_are_refused():
     whole = to_rle(np.ones((8, 8), dtype=bool))
     with pytest.raises(ValueError, match="9 x 8"):
         from_rle(Rle(size=[9, 8], counts=whole["counts"]))
+
+
+@pytest.mark.parametrize("size", [[2_000_000, 2_000_000], [-3, 4], [0, 5]])
+def test_a_size_that_no_image_has_is_refused_before_it_takes_all_memory(size: list[int]):
+    """Pycocotools ends the whole process on some of these."""
+    with pytest.raises(ValueError, match="do not describe"):
+        from_rle(Rle(size=size, counts="1"))

@@ -1,6 +1,7 @@
 """A run on disk: resumed, refused, killed, and the same whatever happened to it."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from phantom import write_phantoms
 from polars.testing import assert_frame_equal
 
-from promptseg.corpus import Corpus, RowGroup
+from promptseg.corpus import Corpus, RowGroup, open_corpus
 from promptseg.errors import DataError
 from promptseg.evaluation import Plan
 from promptseg.record import TIMES, RunFolder, open_run, start_run
@@ -22,9 +23,16 @@ from promptseg.strategy import STRATEGIES
 BOTH = Plan(tuple(STRATEGIES.values()))
 
 
-def _run(corpus: Corpus, out: Path, *models: fakes.Fake, plan: Plan = BOTH) -> RunFolder:
-    folder = start_run(out, describe_run(corpus, models, plan))
-    for _ in evaluate_corpus(corpus, folder, models, plan):
+def _run(
+    corpus: Corpus,
+    out: Path,
+    *models: fakes.Fake,
+    plan: Plan = BOTH,
+    retry_failed: bool = False,
+) -> RunFolder:
+    asked = {f"fakes:{model.name}": model for model in models}
+    folder = start_run(out, describe_run(corpus, asked, plan))
+    for _ in evaluate_corpus(corpus, folder, asked, plan, retry_failed=retry_failed):
         pass
     return folder
 
@@ -181,3 +189,82 @@ def test_a_damaged_run_file_is_said_to_be_damaged(tmp_path: Path, content: str):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(DataError, match="damaged"):
         open_run(tmp_path)
+
+
+def test_models_in_another_order_are_refused(tmp_path: Path):
+    """Parts are numbered by the order of the models: swapping them would lose one."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    _run(corpus, tmp_path / "r", fakes.reference(), fakes.box())
+    with pytest.raises(DataError, match="models was"):
+        _run(corpus, tmp_path / "r", fakes.box(), fakes.reference())
+
+
+def test_a_corpus_in_another_order_is_refused(tmp_path: Path):
+    """The images are the same, but parts are numbered by their place: some would be lost."""
+    straight = write_phantoms(tmp_path / "a", range(8))
+    turned = write_phantoms(tmp_path / "b", reversed(range(8)))
+    _run(straight, tmp_path / "r", fakes.reference())
+    with pytest.raises(DataError, match="layout was"):
+        _run(turned, tmp_path / "r", fakes.reference())
+
+
+def test_failures_are_kept_until_they_are_tried_again(tmp_path: Path):
+    """Out of memory once: with --retry-failed the run ends as an undisturbed one."""
+    corpus = write_phantoms(tmp_path / "c", range(6))
+    broken = dataclasses.replace(fakes.raises(), name="reference")
+    assert failures(_run(corpus, tmp_path / "r", broken))
+    assert failures(_run(corpus, tmp_path / "r", fakes.reference()))
+    mended = _run(corpus, tmp_path / "r", fakes.reference(), retry_failed=True)
+
+    assert not failures(mended)
+    _same(_run(corpus, tmp_path / "whole", fakes.reference()), mended)
+
+
+def test_a_moved_corpus_is_found_again_when_the_run_goes_on(tmp_path: Path):
+    """The run's file tells where the corpus is now, so that a report finds its pictures."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    _run(corpus, tmp_path / "r", fakes.reference())
+    (tmp_path / "c").rename(tmp_path / "d")
+    _run(open_corpus(tmp_path / "d"), tmp_path / "r", fakes.reference())
+
+    assert open_run(tmp_path / "r").run.corpus_path == str(tmp_path / "d")
+
+
+def test_a_changed_mask_is_not_scored_as_if_it_were_the_old_one(tmp_path: Path):
+    """An edited part of the corpus: its images fail, with the reason."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    part = tmp_path / "c/targets/part-00000.parquet"
+    pl.read_parquet(part).with_columns(object=pl.lit("liver")).write_parquet(part)
+    folder = _run(open_corpus(corpus.path), tmp_path / "r", fakes.reference())
+
+    assert set(failures(folder)) == {"its facts or masks were changed after it was curated"}
+
+
+@pytest.mark.parametrize("kind", ["images", "targets"])
+def test_a_lost_part_of_a_corpus_is_noticed(tmp_path: Path, kind: str):
+    """Nothing is paired with the wrong part, and no image vanishes."""
+    write_phantoms(tmp_path / "c", range(3))
+    (tmp_path / "c" / kind / "part-00000.parquet").unlink()
+    with pytest.raises(DataError, match=f"its {kind}/ holds 0 rows"):
+        open_corpus(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_parts", "3"), ("models", []), ("strategies", None), ("corpus_path", None), ("seed", True)],
+)
+def test_a_run_file_with_a_wrong_value_is_damaged(tmp_path: Path, name: str, value: object):
+    """Edited by hand: one line, no traceback later."""
+    _run(write_phantoms(tmp_path / "c", range(1)), tmp_path / "r", fakes.reference())
+    file = tmp_path / "r/run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    with pytest.raises(DataError, match=f"{name} is"):
+        open_run(tmp_path / "r")
+
+
+def test_a_part_with_other_columns_is_named(tmp_path: Path):
+    """A Parquet file that is none of ours in the place of a part."""
+    folder = _run(write_phantoms(tmp_path / "c", range(1)), tmp_path / "r", fakes.reference())
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "r/records/part-00000.parquet")
+    with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
+        folder.records()

@@ -216,8 +216,8 @@ def curate(
         instances=instances,
         threshold=threshold,
     )
-    info = follow_curation(curate(source, out, settings))
-    show_corpus(out, info, as_json=as_json)
+    info, drops = follow_curation(curate(source, out, settings))
+    show_corpus(out, info, drops, as_json=as_json)
 
 
 def _words(literal: Any) -> dict[str, Any]:
@@ -250,9 +250,9 @@ def evaluate(
     unit: Annotated[
         str, typer.Option(help="Score class (all instances of an object), instance or component.")
     ] = "class",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**63 - 1)] = 0,
     nsd_tolerance: Annotated[
-        float, typer.Option(help="Tolerance of NSD, in mm (px where spacing is unknown).", min=0.0)
+        float, typer.Option(help="Tolerance of NSD, in mm (px without spacing).", min=0.0, max=1e6)
     ] = 2.0,
     save_masks: Annotated[
         str, typer.Option(help="Keep none, the selected, or all predicted masks.")
@@ -262,6 +262,9 @@ def evaluate(
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16 or float16, of the encoder.")
     ] = "float32",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed in this run before.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prompt models on every target of a corpus, score every mask, and write a run.
@@ -273,9 +276,11 @@ def evaluate(
     """
     from promptseg.corpus import open_corpus
     from promptseg.evaluation import Plan, SaveMasks
+    from promptseg.record import start_run
+    from promptseg.run import describe_run
     from promptseg.sample import Unit
     from promptseg.strategy import STRATEGIES
-    from promptseg.terminal import run_plan, show_outcome
+    from promptseg.terminal import run_plan, say_unit, show_outcome
 
     names = list(dict.fromkeys(STRATEGIES if "all" in strategy else strategy))
     plan = Plan(
@@ -286,22 +291,25 @@ def evaluate(
         save_masks=pick(_words(SaveMasks), save_masks, "choice of masks to save"),
     )
     data = open_corpus(corpus)
-    loaded = _load(model, weights, _device(device), dtype)
-    folder = run_plan(data, loaded, plan, out, device=_device(device), dtype=dtype)
+    where = _device(device)
+    loaded = _load(model, weights, where, dtype)
+    say_unit(data, plan)
+    folder = start_run(out, describe_run(data, loaded, plan, device=where, dtype=dtype))
+    run_plan(data, loaded, plan, folder, retry_failed=retry_failed)
     raise typer.Exit(show_outcome(folder, as_json=as_json))
 
 
 def _load(
     names: list[str], weights: Path | None, device: str, dtype: str
-) -> "list[Segmenter[Any]]":
+) -> "dict[str, Segmenter[Any]]":
     from promptseg.model import Precision, load_model
 
     pick(_words(Precision), dtype, "dtype")
     unique = list(dict.fromkeys(names))
     if weights is not None and len(unique) > 1:
         raise ModelError("--weights goes with one --model.")
-    loaded = [load_model(n, weights=weights, device=device, dtype=dtype) for n in unique]
-    if len({model.name for model in loaded}) < len(loaded):
+    loaded = {n: load_model(n, weights=weights, device=device, dtype=dtype) for n in unique}
+    if len({model.name for model in loaded.values()}) < len(loaded):
         raise ModelError("Two of the models call themselves by one name; rename one of them.")
     return loaded
 
@@ -312,10 +320,14 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(name).type not in {"cpu", "cuda", "mps", "xpu"}:
+            raise ValueError("not a device that models run on")
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"Device {name!r} cannot be used: {reason}. Try --device cpu.") from error
+    except Exception as error:  # drivers fail in any way
+        raise ModelError(
+            f"Device {name!r} cannot be used here. Known are cpu, cuda, cuda:1, mps and xpu; "
+            "try --device cpu."
+        ) from error
     return name
 
 
@@ -367,7 +379,9 @@ def segment(
     require_inside(prompt, pixels.shape[1], pixels.shape[0])
     if out.suffix.lower() != ".png":
         raise DataError(f"--out {out} has to end in .png.")
-    (segmenter,) = _load([model], weights, _device(device), "float32")
+    if out.resolve() == image.resolve():
+        raise DataError(f"--out {out} is the image itself. Choose another file.")
+    (segmenter,) = _load([model], weights, _device(device), "float32").values()
     result = segment(pixels, segmenter, prompt)
     write_mask(out, result.mask)
     if result.off_protocol:
@@ -376,14 +390,6 @@ def segment(
     if area == 0:
         err.print("The mask is empty: the model found nothing at this prompt.")
     if as_json:
-        print_json(
-            {
-                "mask": str(out),
-                "area_px": area,
-                "selection": result.selection,
-                "predicted_iou": result.predicted_iou,
-                "off_protocol": result.off_protocol,
-            }
-        )
+        print_json({"mask": str(out), "area_px": area, **result.facts()})
     else:
         print(f"{out}: {area} px of {pixels.shape[1]} x {pixels.shape[0]}")

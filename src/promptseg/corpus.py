@@ -6,19 +6,25 @@ of work of an evaluation.
 """
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Shaped, UInt8, UInt16
-
 from promptseg.errors import DataError
-from promptseg.mask import Rle, bounding_box_xyxy, from_rle, to_rle
+from promptseg.mask import from_rle
 from promptseg.parquet import arrow_schema, write_atomically
+from promptseg.pixels import decode_image as decode_image
+from promptseg.pixels import displayed as displayed
+from promptseg.pixels import encode_image as encode_image
+from promptseg.rows import DropRow as DropRow
+from promptseg.rows import ImageRow as ImageRow
+from promptseg.rows import TargetRow as TargetRow
+from promptseg.rows import fingerprint as fingerprint
+from promptseg.rows import image_digest as image_digest
+from promptseg.rows import image_schema as image_schema
+from promptseg.rows import target_row as target_row
 from promptseg.sample import Sample, Target, Unreadable, task_name
 
 if TYPE_CHECKING:
@@ -27,65 +33,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 IMAGES_PER_PART = 256
 IMAGES_PER_ROW_GROUP = 4  # what a killed evaluation has to do again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageRow:
-    """What is known of one image: the columns of `images/`. None means unknown, never a default."""
-
-    image_id: str
-    dataset: str
-    subject: str | None = None
-    subject_source: str = "unknown"  # file, pattern, header or unknown
-    volume_id: str | None = None
-    slice_index: int | None = None
-    n_slices: int | None = None
-    plane: str | None = None
-    modality: str
-    dicom_modality: str | None = None
-    width: int
-    height: int
-    spacing_y_mm: float | None = None
-    spacing_x_mm: float | None = None
-    spacing_slice_mm: float | None = None
-    affine: tuple[float, ...] | None = None  # 4 x 4, row-major, voxel (i, j, k) to RAS+ mm
-    intensity_rule: str  # none, or min-max over the image or the volume
-    intensity_lo: float | None = None  # source values shown as 0 and 255
-    intensity_hi: float | None = None
-    tile_of: str | None = None
-    tile_x: int | None = None
-    tile_y: int | None = None
-    split: str | None = None
-    source: str  # path below the curated folder
-    licence: str | None = None
-    sha256: str  # of the stored image file
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetRow:
-    """One reference mask: the columns of `targets/`."""
-
-    image_id: str
-    target_id: str
-    object: str
-    instance: int | None = None
-    annotator: str | None = None
-    area_px: int
-    box: tuple[int, ...]  # x0, y0, x1, y1, half-open
-    mask: Rle
-    attributes: str | None = None  # JSON object; unknown until computed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropRow:
-    """An image or label that was left out, and why: the columns of `drops/`."""
-
-    source: str
-    image_id: str | None = None
-    object: str | None = None
-    instance: int | None = None
-    area_px: int | None = None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,55 +49,6 @@ class CorpusInfo:
     datasets: list[dict[str, str | None]] = field(default_factory=list)  # name, licence, citation
     rules: dict[str, str] = field(default_factory=dict)  # how it was curated
     format_version: int = FORMAT_VERSION
-
-
-def target_row(image_id: str, target: Target) -> TargetRow:
-    """Describe a target for the corpus; raises ValueError on an empty mask."""
-    box = bounding_box_xyxy(target.mask)
-    if box is None:
-        raise ValueError(f"target {target.target_id} is empty")
-    return TargetRow(
-        image_id=image_id,
-        target_id=target.target_id,
-        object=target.object,
-        instance=target.instance,
-        annotator=target.annotator,
-        area_px=int(np.count_nonzero(target.mask)),
-        box=box,
-        mask=to_rle(target.mask),
-    )
-
-
-def image_digest(image: ImageRow, targets: list[TargetRow]) -> str:
-    """Hash what can change a record: the picture, its facts, and the masks of its targets."""
-    rows = [asdict(image), *sorted((asdict(t) for t in targets), key=lambda row: row["target_id"])]
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-
-
-def fingerprint(digests: list[str]) -> str:
-    """Hash a corpus by its images, whatever their order."""
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def image_schema() -> "pa.Schema":
-    """Give the schema of `images/`, with which `datasets` opens the column `image` as pictures."""
-    import pyarrow as pa
-
-    schema = arrow_schema(ImageRow)
-    scalars = {name: _feature(schema.field(name).type) for name in schema.names}
-    features = {**scalars, "image": {"_type": "Image"}}
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    # nullable, though it never is: `datasets` knows a picture by this exact field
-    return schema.append(pa.field("image", image)).with_metadata(metadata)
-
-
-def _feature(kind: "pa.DataType") -> dict[str, Any]:
-    import pyarrow as pa
-
-    if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
-    return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,62 +69,138 @@ class Corpus:
 
     def row_groups(self) -> list[RowGroup]:
         """List the row groups in the order in which they are stored."""
-        import pyarrow.parquet as pq
-
-        try:
-            parts = [pq.read_metadata(path) for path in part_paths(self.path, "images")]
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.path} is damaged: {error}") from error
         return [
             RowGroup(part, index, metadata.row_group(index).num_rows)
-            for part, metadata in enumerate(parts)
+            for part, metadata in enumerate(map(_metadata, part_paths(self.path, "images")))
             for index in range(metadata.num_row_groups)
         ]
 
+    def layout(self) -> str:
+        """Hash which image lies in which row group: what numbers the parts of a run."""
+        sizes = [group.n_images for group in self.row_groups()]
+        content = json.dumps([sizes, _column(self.path, "image_id")])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def n_classes(self) -> int:
+        """Count the targets there are when all instances of an object in an image are joined."""
+        import polars as pl
+
+        targets = pl.scan_parquet(part_paths(self.path, "targets"))
+        keys = pl.struct("image_id", "object", "annotator")
+        return int(targets.select(keys.n_unique()).collect().item())
+
     def read(self, group: RowGroup) -> Iterator[Sample | Unreadable]:
-        """Yield the samples of a row group; one that cannot be read comes as `Unreadable`."""
+        """Yield the samples of a row group; one that cannot be read comes as `Unreadable`.
+
+        Raises
+        ------
+        DataError
+            A part cannot be read at all.
+        """
         import pyarrow.parquet as pq
 
-        images = pq.ParquetFile(part_paths(self.path, "images")[group.part])
-        rows = images.read_row_group(group.index).to_pylist()
-        wanted = {row["image_id"] for row in rows}
-        targets: dict[str, list[dict[str, Any]]] = {image_id: [] for image_id in wanted}
-        table = pq.read_table(
-            part_paths(self.path, "targets")[group.part], filters=[("image_id", "in", wanted)]
-        )
-        for target in table.to_pylist():
-            targets[target["image_id"]].append(target)
+        images = part_paths(self.path, "images")[group.part]
+        targets = part_paths(self.path, "targets")[group.part]
+        try:
+            rows = pq.ParquetFile(images).read_row_group(group.index).to_pylist()
+            wanted = [row["image_id"] for row in rows]
+            table = pq.read_table(targets, filters=[("image_id", "in", wanted)])
+            of_image = _by_image(table.to_pylist())
+        except _DAMAGE as error:
+            raise DataError(
+                f"{images.parent.parent} is damaged in part {group.part}: {error}. Curate it again."
+            ) from error
         for row in rows:
-            yield read_sample(row, targets[row["image_id"]])
+            yield read_sample(row, of_image.get(row["image_id"], []))
+
+
+# what pyarrow raises on files that are not what they should be; its own errors are among them
+_DAMAGE = (OSError, ValueError, TypeError, KeyError)
+
+
+def _metadata(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(path)
+    except _DAMAGE as error:
+        raise DataError(f"{path} is damaged: {error}. Curate the corpus again.") from error
+
+
+def _column(path: Path, name: str) -> list[Any]:
+    """Read one column of all image parts."""
+    import pyarrow.parquet as pq
+
+    values: list[Any] = []
+    for part in part_paths(path, "images"):
+        try:
+            values += pq.read_table(part, columns=[name])[name].to_pylist()
+        except _DAMAGE as error:
+            raise DataError(f"{part} is damaged: {error}. Curate the corpus again.") from error
+    return values
 
 
 def open_corpus(path: Path) -> Corpus:
-    """Open a corpus folder.
+    """Open a corpus folder, and check that it is whole and as it was curated.
 
     Raises
     ------
     DataError
-        There is no corpus, it is damaged, or its format is unknown.
+        There is no corpus, it is damaged or was changed, or its format is unknown.
     """
+    info = _read_info(path)
+    for kind, row, total in (
+        ("images", ImageRow, info.n_images),
+        ("targets", TargetRow, info.n_targets),
+    ):
+        _check_parts(path, kind, row, total)
+    if fingerprint(_column(path, "digest")) != info.fingerprint:
+        raise DataError(f"{path} was changed after it was curated. Curate it again.")
+    return Corpus(path, info)
+
+
+def _read_info(path: Path) -> CorpusInfo:
     file = path / "corpus.json"
+    if not path.is_dir():
+        raise DataError(f"There is no folder {path}. A corpus is made by `promptseg curate`.")
     if not file.is_file():
         raise DataError(
             f"{path} is not a corpus: it has no corpus.json. Make one with "
-            f"`promptseg curate FOLDER --out {path}`."
+            "`promptseg curate FOLDER --out CORPUS`."
         )
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_bytes())
         version = content["format_version"]
         known = {f.name for f in fields(CorpusInfo)}
         info = CorpusInfo(**{key: value for key, value in content.items() if key in known})
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        counts = (info.n_images, info.n_targets)
+        if not all(type(count) is int for count in counts):
+            raise ValueError("its counts are no numbers")
+    except (*_DAMAGE, RecursionError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
     if version != FORMAT_VERSION:
         known_version = f"this promptseg reads {FORMAT_VERSION}"
         raise DataError(f"{path} has corpus format {version}, {known_version}.")
-    if not part_paths(path, "images"):
-        raise DataError(f"{path} is damaged: its images/ has no parts.")
-    return Corpus(path, info)
+    return info
+
+
+def _check_parts(path: Path, kind: str, row: type, total: int) -> None:
+    """Compare the parts of a kind with what corpus.json says of them."""
+    paths = part_paths(path, kind)
+    expected = [f"part-{number:05d}.parquet" for number in range(len(paths))]
+    metadata = [_metadata(part) for part in paths]
+    found = sum(part.num_rows for part in metadata)
+    if [part.name for part in paths] != expected or found != total:
+        raise DataError(
+            f"{path} is damaged: its {kind}/ holds {found} rows in {len(paths)} parts, "
+            f"corpus.json says {total}. Curate it again."
+        )
+    needed = {field.name for field in fields(row)}
+    for part, name in zip(metadata, expected, strict=True):
+        if missing := needed - set(part.schema.to_arrow_schema().names):
+            raise DataError(
+                f"{path} is damaged: {kind}/{name} has no {', '.join(sorted(missing))}."
+            )
 
 
 def part_paths(path: Path, kind: str) -> list[Path]:
@@ -235,14 +209,14 @@ def part_paths(path: Path, kind: str) -> list[Path]:
 
 
 def read_sample(row: Mapping[str, Any], targets: list[dict[str, Any]]) -> Sample | Unreadable:
-    """Turn a row of the corpus and its targets into a sample."""
+    """Turn a row of the corpus and its targets into a sample, once they are what was curated."""
     try:
+        if image_digest(row, targets) != row["digest"]:
+            raise ValueError("its facts or masks were changed after it was curated")
         stored = decode_image(row["image"]["bytes"], row["sha256"])
         image = displayed(stored, row["intensity_lo"], row["intensity_hi"])
-        masks = [from_rle(target["mask"]) for target in targets]
-        if any(mask.shape != image.shape[:2] for mask in masks):
-            raise ValueError("a mask has another size than its image")
-    except (ValueError, OSError) as error:
+        read = tuple(_target(target, (image.shape[0], image.shape[1])) for target in targets)
+    except _DAMAGE as error:
         listed = tuple((target["target_id"], target["object"]) for target in targets)
         return Unreadable(
             row["image_id"], row["dataset"], row["modality"], row["subject"], listed, str(error)
@@ -255,47 +229,16 @@ def read_sample(row: Mapping[str, Any], targets: list[dict[str, Any]]) -> Sample
         modality=row["modality"],
         subject=row["subject"],
         spacing_yx_mm=None if None in spacing else spacing,
-        targets=tuple(
-            Target(t["target_id"], t["object"], mask, t["instance"], t["annotator"])
-            for t, mask in zip(targets, masks, strict=True)
-        ),
+        targets=read,
     )
 
 
-def decode_image(content: bytes, sha256: str) -> Shaped[np.ndarray, "h w *rgb"]:
-    """Decode a stored PNG after checking its hash: (h, w) or (h, w, 3), 8 or 16 bits."""
-    from PIL import Image
-
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError("the stored image does not match its sha256: the corpus is damaged")
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.load()
-        return np.asarray(picture)
-
-
-def displayed(
-    image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w"],
-    lo: float | None,
-    hi: float | None,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Bring a stored image to RGB in 0..255; 16-bit grey is mapped from lo..hi to it."""
-    if image.dtype == np.uint16:
-        if lo is None or hi is None:
-            raise ValueError("a 16-bit image has no intensity range")
-        scaled = (image.astype(np.float64) - lo) * (255.0 / max(hi - lo, 1e-12))
-        image = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(image)
-
-
-def encode_image(image: Shaped[np.ndarray, "h w *rgb"]) -> bytes:
-    """Encode (h, w) or (h, w, 3) uint8, or (h, w) uint16, as lossless PNG."""
-    from PIL import Image
-
-    sink = io.BytesIO()
-    Image.fromarray(image).save(sink, format="PNG")
-    return sink.getvalue()
+def _target(row: Mapping[str, Any], image_hw: tuple[int, int]) -> Target:
+    # before it is expanded: a hostile size would take all memory
+    if tuple(row["mask"]["size"]) != image_hw:
+        raise ValueError("a mask has another size than its image")
+    mask = from_rle(row["mask"])
+    return Target(row["target_id"], row["object"], mask, row["instance"], row["annotator"])
 
 
 class CorpusWriter:
@@ -316,7 +259,7 @@ class CorpusWriter:
         self._targets: list[TargetRow] = []
         self._drops: list[DropRow] = []
         self._parts = 0
-        self._ids: set[str] = set()
+        self._ids: dict[str, None] = {}  # in the order in which they came
 
     def add(self, image: ImageRow, content: bytes, targets: list[TargetRow]) -> None:
         """Add one image (its facts and its PNG) with its targets.
@@ -325,11 +268,10 @@ class CorpusWriter:
         """
         if image.image_id in self._ids:
             raise ValueError(f"two images have the image_id {image.image_id!r}")
-        self._ids.add(image.image_id)
+        self._ids[image.image_id] = None
         picture = {"bytes": content, "path": f"{image.image_id}.png"}
-        self._images.append({**asdict(image), "image": picture})
+        self._images.append({**asdict(image), "digest": "", "image": picture})
         self._targets.extend(targets)
-        self._digests.append(image_digest(image, targets))
         for target in targets:
             task = task_name(target.object, image.modality)
             self.tasks[task] = self.tasks.get(task, 0) + 1
@@ -344,7 +286,7 @@ class CorpusWriter:
     @property
     def n_images(self) -> int:
         """Number of images added so far."""
-        return len(self._digests)
+        return len(self._ids)
 
     def finish(
         self,
@@ -355,7 +297,7 @@ class CorpusWriter:
         version: str = "1",
     ) -> CorpusInfo:
         """Write what is left and `corpus.json`; raises DataError when no image was added."""
-        if not self._digests:
+        if not self._ids:
             raise DataError("no image with a usable mask was found; nothing was written.")
         if self._images or self._drops:
             self._flush()
@@ -375,14 +317,25 @@ class CorpusWriter:
         return info
 
     def _flush(self) -> None:
-        import pyarrow as pa
 
         if self._images:
-            self._write("images", pa.Table.from_pylist(self._images, image_schema()))
-            self._write("targets", _table(TargetRow, self._targets))
+            targets = _table(TargetRow, self._targets)
+            self._write("images", self._with_digests(targets.to_pylist()))
+            self._write("targets", targets)
         self._write("drops", _table(DropRow, self._drops))
         self._parts += 1
         self._images, self._targets, self._drops = [], [], []
+
+    def _with_digests(self, targets: list[dict[str, Any]]) -> "pa.Table":
+        """Make the table of images; digests are of values as Parquet gives them back."""
+        import pyarrow as pa
+
+        rows = pa.Table.from_pylist(self._images, image_schema().remove_metadata()).to_pylist()
+        of_image = _by_image(targets)
+        for row in rows:
+            row["digest"] = image_digest(row, of_image.get(row["image_id"], []))
+            self._digests.append(row["digest"])
+        return pa.Table.from_pylist(rows, image_schema())
 
     def _write(self, kind: str, table: "pa.Table") -> None:
         import pyarrow as pa
@@ -392,6 +345,13 @@ class CorpusWriter:
         pq.write_table(table, sink, compression="zstd", row_group_size=IMAGES_PER_ROW_GROUP)
         path = self.path / kind / f"part-{self._parts:05d}.parquet"
         write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _by_image(targets: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for target in targets:
+        grouped.setdefault(target["image_id"], []).append(target)
+    return grouped
 
 
 def _table(row: type, rows: list[Any]) -> "pa.Table":

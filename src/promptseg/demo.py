@@ -82,18 +82,22 @@ def run_demo(out: Path, *, device: str) -> int:
     """Fetch, curate, evaluate and report; return the exit code of the evaluation."""
     from promptseg.evaluation import Plan
     from promptseg.model import load_model
+    from promptseg.record import start_run
     from promptseg.report import write_report
+    from promptseg.run import describe_run
     from promptseg.strategy import STRATEGIES
     from promptseg.terminal import err, run_plan, show_outcome
 
     err.print("Fetching the weights and the sample images, unless they are here already ...")
-    model = load_model(MODEL, device=device)
+    models = {MODEL: load_model(MODEL, device=device)}
     fetch_raw(out / "raw")
     folders, codes = [], []
     plan = Plan(tuple(STRATEGIES.values()), unit="instance")
     for part in parts():
         corpus = _corpus(out, part)
-        folders.append(run_plan(corpus, [model], plan, out / f"{part.name}.run", device=device))
+        run = describe_run(corpus, models, plan, device=device)
+        folders.append(start_run(out / f"{part.name}.run", run))
+        run_plan(corpus, models, plan, folders[-1])
         codes.append(show_outcome(folders[-1]))
     report = write_report(folders, out / "report.html")
     err.print(f"\nThe report, for any browser: {report.resolve()}", soft_wrap=True)
@@ -105,18 +109,16 @@ def _corpus(out: Path, part: Part) -> "Corpus":
     from promptseg.curation import curate
     from promptseg.terminal import follow_curation
 
-    path = out / f"{part.name}.corpus"
-    if not (path / "corpus.json").exists():
-        if path.exists():
-            shutil.rmtree(path)  # begun by a demo that was stopped
-        follow_curation(curate(out / "raw" / part.name, path, part.settings))
+    path, begun = out / f"{part.name}.corpus", out / f".{part.name}.begun"
+    if not path.exists():
+        shutil.rmtree(begun, ignore_errors=True)  # of a demo that was stopped
+        follow_curation(curate(out / "raw" / part.name, begun, part.settings))
+        begun.rename(path)
     return open_corpus(path)
 
 
 def fetch_raw(raw: Path) -> None:
     """Lay the sample images out as a user would have them: images/ and masks/ per data set."""
-    if raw.exists() and not raw.is_dir():
-        raise DataError(f"{raw} is in the way. Choose another --out.")
     t1, grey, white = fetch_all(list(BRAIN.values()))
     images, masks = _folders(raw / "brain")
     for plane in PLANES:
@@ -131,8 +133,13 @@ def fetch_raw(raw: Path) -> None:
 
 def _folders(folder: Path) -> tuple[Path, Path]:
     images, masks = folder / "images", folder / "masks"
-    images.mkdir(parents=True, exist_ok=True)
-    masks.mkdir(parents=True, exist_ok=True)
+    try:
+        images.mkdir(parents=True, exist_ok=True)
+        masks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {folder}: {error.strerror}. Choose another --out."
+        ) from error
     return images, masks
 
 

@@ -23,10 +23,6 @@ class UnknownName(PromptsegError):  # noqa: N818 - the name says what is wrong, 
     """A model, strategy or other built-in was asked for by a name nobody has."""
 
 
-class MissingExtra(PromptsegError):  # noqa: N818 - as above
-    """An optional dependency is needed and not installed."""
-
-
 def pick(table: Mapping[str, T], name: str, kind: str) -> T:
     """Look up a built-in by name: `pick(STRATEGIES, "box", "strategy")`.
 

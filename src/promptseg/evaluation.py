@@ -96,7 +96,13 @@ def _evaluate_sample(sample: Sample, model: Segmenter[Any], plan: Plan) -> Evalu
         return result
     for item, candidates in zip(asked, answers, strict=True):
         item = replace(item, draft=replace(item.draft, embed_ms=embed_ms, decode_ms=decode_ms))
-        _score(result, sample, item, candidates, model, plan)
+        try:
+            records, masks = _scored_answer(sample, item, candidates, model, plan)
+        except Exception as error:  # an answer can be wrong in any way
+            reason = f"the model's answer cannot be scored: {type(error).__name__}: {error}"
+            records, masks = _failed(item.draft, model, plan, item.strategy, reason), []
+        result.records.extend(records)
+        result.masks.extend(masks)
     return result
 
 
@@ -114,37 +120,35 @@ def _answers(
     return answers, 1e3 * (embedded - start), 1e3 * per_prompt
 
 
-def _score(
-    result: Evaluated,
-    sample: Sample,
-    item: _Asked,
-    candidates: Candidates,
-    model: Segmenter[Any],
-    plan: Plan,
-) -> None:
-    """Append the records of one answer, one per selection, and the masks that they chose."""
+def _scored_answer(
+    sample: Sample, item: _Asked, candidates: Candidates, model: Segmenter[Any], plan: Plan
+) -> tuple[list[Record], list[MaskRow]]:
+    """Score one answer: a record per selection, and the masks that they chose."""
+    iou = candidates.predicted_iou
+    if not np.isfinite(candidates.logits).all() or not (iou is None or np.isfinite(iou).all()):
+        raise ValueError("it holds numbers that are not finite")
     masks = masks_at(candidates, (sample.image.shape[0], sample.image.shape[1]))
     overlaps = [dice_of(mask, item.target.mask) for mask in masks]
+    records: list[Record] = []
     scored: dict[int, Record] = {}
     for selection in plan.selections:
         draft = _selected(item.draft, selection, model, item.strategy)
         index = choose(candidates, selection, overlaps)
         if index is None:
-            result.records.append(replace(draft, outcome="failed", reason=_NO_SUCH[selection]))
+            records.append(replace(draft, outcome="failed", reason=_NO_SUCH[selection]))
             continue
         if index not in scored:
             scored[index] = _scored(item.draft, sample, masks[index], item.target, plan)
-        iou = None if candidates.predicted_iou is None else float(candidates.predicted_iou[index])
         chosen = replace(
             scored[index],
             selection=selection,
             off_protocol=draft.off_protocol,
             mask_index=index,
-            predicted_iou=iou,
+            predicted_iou=None if iou is None else float(iou[index]),
         )
-        result.records.append(chosen)
+        records.append(chosen)
     kept = {"none": [], "selected": sorted(scored), "all": range(len(masks))}[plan.save_masks]
-    result.masks.extend(_mask_row(item, masks[index], index) for index in kept)
+    return records, [_mask_row(item, masks[index], index) for index in kept]
 
 
 _NO_SUCH: Mapping[Selection, str] = {

@@ -8,6 +8,8 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Bool
 
+LARGEST = 2**31 - 1  # pixels: run lengths count them in 32 bits
+
 
 class Rle(TypedDict):
     """COCO compressed run lengths, column-major; `pycocotools.mask.decode` reads it as it is."""
@@ -32,10 +34,12 @@ def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
 
     height, width = rle["size"]
     refused = ValueError(f"run lengths do not describe a {height} x {width} mask")
+    if height < 1 or width < 1 or height * width > LARGEST:  # pycocotools would not survive it
+        raise refused
     counts = rle["counts"].encode("ascii")
     try:
         decoded = coco.decode({"size": [height, width], "counts": counts})
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise refused from error
     mask = np.ascontiguousarray(decoded, dtype=bool)
     # what too few runs leave open, pycocotools fills with whatever was in memory

@@ -6,9 +6,7 @@ The reference is never empty: a target that is not there has no score.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 import cv2
@@ -27,30 +25,6 @@ _SQUARE: UInt8[np.ndarray, "3 3"] = np.ones((3, 3), dtype=np.uint8)
 _BAND_PER_DIAGONAL = 0.02
 # Five pixels of 0.4 mm are 2 mm, whatever the last bits of the sum say.
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """What a table must know of a metric: a fraction has no unit and is at most 1."""
-
-    title: str
-    kind: Literal["fraction", "distance"]
-    higher_is_better: bool
-
-
-METRICS: Mapping[str, MetricInfo] = MappingProxyType(
-    {
-        "dice": MetricInfo("DICE", "fraction", True),
-        "jaccard": MetricInfo("Jaccard", "fraction", True),
-        "hd": MetricInfo("HD", "distance", False),
-        "hd95": MetricInfo("HD95", "distance", False),
-        "assd": MetricInfo("ASSD", "distance", False),
-        "asd": MetricInfo("ASD", "distance", False),
-        "nsd": MetricInfo("NSD", "fraction", True),
-        "boundary_iou": MetricInfo("Boundary IoU", "fraction", True),
-        "conformity": MetricInfo("Conformity", "fraction", True),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)

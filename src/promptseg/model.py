@@ -123,6 +123,8 @@ def load_model(
         The weights cannot be had or do not fit, or the named object is no Segmenter.
     """
     if ":" in name:
+        if weights is not None or dtype != "float32":
+            raise ModelError(f"{name} is a model of your own: it chooses weights and dtype itself.")
         return _own_model(name)
     from promptseg.models import MODELS
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 from promptseg.errors import DataError
 from promptseg.mask import Rle
@@ -110,13 +110,20 @@ class MaskRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What makes records repeatable. Two runs with one fingerprint give the same records."""
+    """What makes records repeatable; runs that differ in any of it may not share a folder.
+
+    Not in it, because it cannot be known: the code of anyone's own model, and the processor.
+    """
 
     corpus: str
     corpus_path: str
     corpus_fingerprint: str
-    models: dict[str, str]  # name -> hash of its weights
-    licences: dict[str, str]  # name -> licence of its weights
+    layout: str  # which image lies in which row group: what numbers the parts
+    models: dict[str, str]  # name -> hash of its weights, in the order of the parts
+    asked: dict[str, str]  # name -> the words by which it was asked for
+    trained_for: dict[str, list[str]]  # name -> prompts and selections
+    licences: dict[str, str]  # name -> licence of its weights, where known
+    custom_weights: list[str]  # built-in models with other weights than the published ones
     strategies: list[str]
     selections: list[str]
     protocol: str
@@ -133,17 +140,23 @@ class Run:
     schema_version: int = SCHEMA_VERSION
 
 
-NOT_IN_FINGERPRINT = frozenset({"corpus_path", "licences", "started"})
+FREE = frozenset({"corpus_path", "asked", "licences", "started"})  # may differ in one folder
 
 
 def settings_that_differ(old: Run, new: Run) -> list[str]:
     """Name the settings by which two runs may not share a folder, with both values."""
     before, after = dataclasses.asdict(old), dataclasses.asdict(new)
+    # as JSON, in which the order of models counts: it numbers the parts
     return [
-        f"{key} was {before[key]!r} and is {after[key]!r}"
+        f"{key} was {_short(before[key])} and is {_short(after[key])}"
         for key in before
-        if key not in NOT_IN_FINGERPRINT and before[key] != after[key]
+        if key not in FREE and json.dumps(before[key]) != json.dumps(after[key])
     ]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-8:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +191,8 @@ class RunFolder:
         return self._read("records", Record).sort(IDENTITY, nulls_last=False)
 
     def prompts(self) -> "pl.DataFrame":
-        """Read all prompts."""
-        return self._read("prompts", PromptRow)
+        """Read all prompts; what several models were asked comes once."""
+        return self._read("prompts", PromptRow).unique("prompt_id", maintain_order=True)
 
     def masks(self) -> "pl.DataFrame":
         """Read the saved masks, as COCO run lengths."""
@@ -188,23 +201,28 @@ class RunFolder:
     def _part(self, kind: str, index: int) -> Path:
         return self.path / kind / f"part-{index:05d}.parquet"
 
+    def has_failures(self, index: int) -> bool:
+        """Tell whether a part holds a failed record."""
+        table = _read_part(self._part("records", index), Record)
+        return "failed" in table["outcome"].to_pylist()
+
     def _read(self, kind: str, row: type) -> "pl.DataFrame":
         import polars as pl
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         paths = [self._part(kind, index) for index in range(self.run.n_parts)]
-        tables = [_read_part(pq, path) for path in paths if path.exists()]
-        whole = pa.concat_tables(tables) if tables else arrow_schema(row).empty_table()
-        frame = pl.from_arrow(whole)
+        tables = [_read_part(path, row) for path in paths if path.exists()]
+        frame = pl.from_arrow(pa.concat_tables([arrow_schema(row).empty_table(), *tables]))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
 
-def _read_part(parquet: Any, path: Path) -> "pa.Table":
+def _read_part(path: Path, row: type) -> "pa.Table":
+    import pyarrow.parquet as pq
+
     try:
-        return parquet.read_table(path)
-    except (OSError, ValueError) as error:
+        return pq.read_table(path).cast(arrow_schema(row))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read ({error}). Delete it and run the same evaluate command again."
         ) from error
@@ -226,12 +244,21 @@ def start_run(path: Path, run: Run) -> RunFolder:
                 "Choose another --out, or delete that folder."
             )
         sweep_temporaries(path)
-        return old
+        if old.run.corpus_path == run.corpus_path:
+            return old
+        moved = RunFolder(path, dataclasses.replace(old.run, corpus_path=run.corpus_path))
+        _write_run(moved)
+        return moved
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists and is not a run. Choose another --out.")
-    content = json.dumps(dataclasses.asdict(run), indent=2) + "\n"
-    write_atomically(path / "run.json", content.encode())
-    return RunFolder(path, run)
+    folder = RunFolder(path, run)
+    _write_run(folder)
+    return folder
+
+
+def _write_run(folder: RunFolder) -> None:
+    content = json.dumps(dataclasses.asdict(folder.run), indent=2) + "\n"
+    write_atomically(folder.path / "run.json", content.encode())
 
 
 def open_run(path: Path) -> RunFolder:
@@ -244,7 +271,8 @@ def open_run(path: Path) -> RunFolder:
     """
     file = path / "run.json"
     if not file.is_file():
-        raise DataError(f"{path} is not a run: it has no run.json. Was it made by evaluate --out?")
+        what = "is not a run: it has no run.json" if path.exists() else "does not exist"
+        raise DataError(f"{path} {what}. A run is made by `promptseg evaluate`.")
     try:
         content = json.loads(file.read_text())
         version = content.get("schema_version")
@@ -256,6 +284,16 @@ def open_run(path: Path) -> RunFolder:
             f"{SCHEMA_VERSION}. Run evaluate again, or install the promptseg that wrote it."
         )
     try:
+        _check_types(content)
         return RunFolder(path, Run(**content))
     except TypeError as error:
         raise DataError(f"{file} is damaged ({error}).") from error
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    """Raise TypeError where a setting is not of its kind: the file was edited."""
+    for name, hint in get_type_hints(Run).items():
+        value, kind = content.get(name), get_origin(hint) or hint
+        is_number = kind is float and isinstance(value, int)
+        if not (isinstance(value, kind) or is_number) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}, expected {kind.__name__}")

@@ -1,7 +1,7 @@
 """Evaluate a whole corpus into a run folder, part by part, and go on where a killed run ended."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,6 +33,7 @@ class Progress:
     images: int
     prompts: int = 0
     failed: int = 0
+    is_new: bool = True  # False: found in the folder
 
 
 def parts_of(groups: Sequence[RowGroup], n_models: int) -> list[Part]:
@@ -48,23 +49,40 @@ def parts_of(groups: Sequence[RowGroup], n_models: int) -> list[Part]:
 
 def describe_run(
     corpus: Corpus,
-    models: Sequence[Segmenter[Any]],
+    models: Mapping[str, Segmenter[Any]],
     plan: Plan,
     *,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Run:
-    """Gather what makes the records of an evaluation repeatable."""
+    """Gather what makes the records of an evaluation repeatable.
+
+    `models` are given by the words that ask for them: `litemedsam`, `package.module:name`.
+    """
     from promptseg.models import MODELS
 
+    published = {
+        model.name: MODELS[word].licence
+        for word, model in models.items()
+        if word in MODELS and model.weights_hash == MODELS[word].weights.sha256
+    }
     return Run(
         corpus=corpus.info.name,
         corpus_path=str(corpus.path.resolve()),
         corpus_fingerprint=corpus.info.fingerprint,
-        models={model.name: model.weights_hash for model in models},
-        licences={
-            model.name: MODELS[model.name].licence for model in models if model.name in MODELS
+        layout=corpus.layout(),
+        models={model.name: model.weights_hash for model in models.values()},
+        asked={model.name: word for word, model in models.items()},
+        trained_for={
+            model.name: sorted(model.training.prompts) + sorted(model.training.selections)
+            for model in models.values()
         },
+        licences=published,
+        custom_weights=[
+            model.name
+            for word, model in models.items()
+            if word in MODELS and model.name not in published
+        ],
         strategies=[strategy.name for strategy in plan.strategies],
         selections=list(plan.selections),
         protocol="paper",
@@ -86,13 +104,23 @@ def _versions() -> dict[str, str]:
 
 
 def evaluate_corpus(
-    corpus: Corpus, folder: RunFolder, models: Sequence[Segmenter[Any]], plan: Plan
+    corpus: Corpus,
+    folder: RunFolder,
+    models: Mapping[str, Segmenter[Any]],
+    plan: Plan,
+    *,
+    retry_failed: bool = False,
 ) -> Iterator[Progress]:
-    """Evaluate what a run folder lacks yet, and yield after every image."""
-    for part in parts_of(corpus.row_groups(), len(models)):
-        model = models[part.model]
-        if folder.has_part(part.index):
-            yield Progress(model.name, sum(group.n_images for group in part.groups))
+    """Evaluate what a run folder lacks yet, and yield after every image.
+
+    `retry_failed` also evaluates again the parts that hold a failed record.
+    """
+    ordered = list(models.values())
+    for part in parts_of(corpus.row_groups(), len(ordered)):
+        model = ordered[part.model]
+        whole = folder.has_part(part.index)
+        if whole and not (retry_failed and folder.has_failures(part.index)):
+            yield Progress(model.name, sum(group.n_images for group in part.groups), is_new=False)
         else:
             yield from _evaluate_part(corpus, folder, model, plan, part)
 

@@ -80,8 +80,6 @@ def _by_object(targets: Iterable[Target]) -> list[list[Target]]:
 
 def _joined(group: Sequence[Target]) -> Target:
     first = group[0]
-    if len(group) == 1:
-        return first
     image_id = first.target_id.rpartition("#")[0]
     name = first.object if first.annotator is None else f"{first.object}@{first.annotator}"
     mask = np.logical_or.reduce([target.mask for target in group])
@@ -92,7 +90,7 @@ def _components(target: Target) -> list[Target]:
     from scipy import ndimage
 
     labels, count = ndimage.label(target.mask, structure=np.ones((3, 3)))
-    if count == 1:
+    if count <= 1:  # an empty mask stays one target: it fails, and is not lost
         return [target]
     return [
         Target(f"{target.target_id}.{i}", target.object, labels == i, i, target.annotator)

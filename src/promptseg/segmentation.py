@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from promptseg.corpus import displayed, encode_image
-from promptseg.errors import DataError
+from promptseg.errors import DataError, ModelError
 from promptseg.model import SELECTIONS, Segmenter, Selection, masks_at
 from promptseg.parquet import write_atomically
+from promptseg.pixels import displayed, encode_image
 from promptseg.prompt import Box, BoxPoints, Points, Prompt, box_of, points_of
 from promptseg.reader.image import read_picture
 from promptseg.selection import choose
@@ -26,6 +26,10 @@ class Segmented:
     predicted_iou: float | None
     off_protocol: bool  # the model was not trained for this prompt
 
+    def facts(self) -> dict[str, str | float | bool | None]:
+        """Give all but the mask, as plain values."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "mask"}
+
 
 def segment(image: UInt8[np.ndarray, "h w 3"], model: Segmenter[Any], prompt: Prompt) -> Segmented:
     """Segment the object that a prompt points at.
@@ -39,8 +43,11 @@ def segment(image: UInt8[np.ndarray, "h w 3"], model: Segmenter[Any], prompt: Pr
         The prompt lies outside the image.
     """
     require_inside(prompt, image.shape[1], image.shape[0])
-    (embedding,) = model.embed([image])
-    (candidates,) = model.segment(embedding, [prompt])
+    try:
+        (embedding,) = model.embed([image])
+        (candidates,) = model.segment(embedding, [prompt])
+    except Exception as error:  # whatever a model raises
+        raise ModelError(f"{model.name} raised {type(error).__name__}: {error}") from error
     deployable: list[Selection] = [name for name in SELECTIONS if name != "oracle"]
     order = sorted(deployable, key=lambda name: not model.training.covers(prompt.kind, name))
     for selection in order:
@@ -123,7 +130,4 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
     """Write a mask as PNG: 255 on the object, 0 elsewhere."""
-    try:
-        write_atomically(path, encode_image(np.where(mask, 255, 0).astype(np.uint8)))
-    except OSError as error:
-        raise DataError(f"Cannot write {path}: {error.strerror}.") from error
+    write_atomically(path, encode_image(np.where(mask, 255, 0).astype(np.uint8)))

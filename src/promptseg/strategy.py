@@ -20,7 +20,6 @@ class Strategy:
 
     name: str
     prompt_kind: PromptKind
-    title: str
     make: Callable[[Bool[np.ndarray, "h w"]], Prompt]
 
 
@@ -64,8 +63,6 @@ def box_and_point(mask: Bool[np.ndarray, "h w"]) -> BoxPoints:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
-    "box": Strategy("box", "box", "tight box (S5)", tight_box),
-    "box+point": Strategy(
-        "box+point", "box+points", "tight box and one positive point (S6)", box_and_point
-    ),
+    "box": Strategy("box", "box", tight_box),  # S5
+    "box+point": Strategy("box+point", "box+points", box_and_point),  # S6
 }

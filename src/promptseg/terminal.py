@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -37,7 +37,7 @@ err = Console(stderr=True, highlight=False)
 
 @contextmanager
 def progress(unit: str) -> Iterator[Progress]:
-    """Show a bar on standard error: done of total, a rate, the time left."""
+    """Show a bar on a terminal's standard error: done of total, a rate, the time left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +48,7 @@ def progress(unit: str) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         yield bar
 
 
@@ -67,12 +67,12 @@ def _plain(value: Any) -> Any:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; columns after the first that hold numbers are set to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     for index, name in enumerate(header):
         numeric = index > 0 and all(_is_number(row[index]) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     out.print(table)
 
 
@@ -82,8 +82,9 @@ def _is_number(text: str) -> bool:
 
 def follow_curation(
     steps: "Generator[curation.Progress, None, CorpusInfo]",
-) -> "CorpusInfo":
-    """Curate behind a progress bar and return what came of it."""
+) -> "tuple[CorpusInfo, Mapping[str, int]]":
+    """Curate behind a progress bar; return what came of it, and the drops by reason."""
+    drops: Mapping[str, int] = {}
     with progress("files") as bar:
         task = bar.add_task("curate", total=None, rate="")
         while True:
@@ -91,38 +92,54 @@ def follow_curation(
                 step = next(steps)
             except StopIteration as stop:
                 info: CorpusInfo = stop.value
-                return info
+                return info, drops
+            drops = step.drops
             bar.update(task, completed=step.done, total=step.total)
 
 
-def show_corpus(path: Path, info: "CorpusInfo", *, as_json: bool) -> None:
-    """Print what a corpus holds."""
+def show_corpus(
+    path: Path, info: "CorpusInfo", drops: "Mapping[str, int]", *, as_json: bool
+) -> None:
+    """Print what a corpus holds, what was left out, and what to look at twice."""
     if as_json:
         print_json({"corpus": str(path), **dataclasses.asdict(info)})
         return
     rows = [[task, str(count)] for task, count in info.tasks.items()]
     print_table(f"{info.name}: {info.n_images} images", ["task", "targets"], rows)
     print(f"{path}: {info.n_targets} targets; {info.n_drops} left out, listed in {path / 'drops'}")
+    for reason, count in sorted(drops.items(), key=lambda item: -item[1])[:5]:
+        print(f"  left out {count}: {reason}")
+    if subjects := info.rules.get("subjects"):
+        print(f"Subjects: {subjects}")
+    if hint := info.rules.get("hint"):
+        print(f"Note: {hint}")
+
+
+def say_unit(corpus: "Corpus", plan: "Plan") -> None:
+    """Tell the user when instances are about to be joined: the scores are of another thing."""
+    count = corpus.n_classes()
+    if plan.unit == "class" and count < corpus.info.n_targets:
+        err.print(
+            f"{corpus.info.n_targets} reference masks are joined to {count} targets, one per "
+            "object and image (--unit class, as in the study). --unit instance scores each mask."
+        )
 
 
 def run_plan(
     corpus: "Corpus",
-    models: "Sequence[Segmenter[Any]]",
+    models: "Mapping[str, Segmenter[Any]]",
     plan: "Plan",
-    out: Path,
+    folder: "RunFolder",
     *,
-    device: str,
-    dtype: str = "float32",
-) -> "RunFolder":
+    retry_failed: bool = False,
+) -> None:
     """Evaluate a corpus into a run folder behind a progress bar."""
-    from promptseg.record import start_run
-    from promptseg.run import describe_run, evaluate_corpus
+    from promptseg.run import evaluate_corpus
 
-    described = describe_run(corpus, models, plan, device=device, dtype=dtype)
-    folder = start_run(out, described)
-    steps = evaluate_corpus(corpus, folder, models, plan)
+    if done := folder.parts_done():
+        err.print(f"{folder.path}: {done} of {folder.run.n_parts} parts are there already.")
+    steps = evaluate_corpus(corpus, folder, models, plan, retry_failed=retry_failed)
     follow_evaluation(steps, corpus.info.n_images * len(models))
-    return folder
 
 
 def follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
@@ -144,6 +161,8 @@ def _follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
             rate = f"{prompts / max(time.monotonic() - start, 1e-3):.1f} prompts/s"
             told = f"{rate}, {failed} failed" if failed else rate
             bar.update(task, description=step.model, advance=step.images, rate=told)
+    seconds = time.monotonic() - start
+    err.print(f"{n_images} images, {prompts} prompts decoded now, {seconds:.0f} s")
 
 
 def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
@@ -160,12 +179,14 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
         print_scores(f"{folder.run.corpus}: {folder.path}", rows)
     for reason, count in failed.items():
         err.print(f"failed on {count} image(s): {reason}", markup=False)
+    if failed:
+        err.print("When the cause is mended, the same command with --retry-failed tries again.")
     return EXIT_FAILED_SAMPLES if failed else EXIT_DONE
 
 
 SCORE_COLUMNS = (
-    ("prompt", 10), ("selection", 10), ("DICE", 5), ("95 %", 11),
-    ("subj.", 5), ("images", 6), ("targets", 7), ("empty", 5),
+    ("prompt", 10), ("selection", 10), ("DICE", 5), ("95 % or values", 23),
+    ("subj.", 5), ("imgs", 4), ("targ.", 5), ("empty", 5),
 )  # fmt: skip
 
 
@@ -180,9 +201,8 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
     for index, (heading, group) in enumerate(grouped.items()):
         table = Table(title=escape(heading), title_justify="left", box=None, show_header=index == 0)
         for number, (name, width) in enumerate(SCORE_COLUMNS):
-            table.add_column(
-                name, width=width, no_wrap=True, justify="right" if number > 1 else "left"
-            )
+            side: Literal["left", "right"] = "right" if number > 1 else "left"
+            table.add_column(name, width=width, no_wrap=number != 3, justify=side)
         for row in group:
             table.add_row(*_cells(row), style="dim" if row.group.off_protocol else None)
         out.print(table)
@@ -196,7 +216,7 @@ def _cells(row: "Row") -> list[str]:
         group.strategy,
         group.selection + ("*" if group.off_protocol else ""),
         "–" if dice.value is None else f"{dice.value:.3f}",
-        _interval(dice),
+        _how_sure(dice),
         "?" if dice.n_subjects is None else str(dice.n_subjects),
         str(dice.n_images),
         str(dice.n_targets),
@@ -204,7 +224,9 @@ def _cells(row: "Row") -> list[str]:
     ]
 
 
-def _interval(dice: "Estimate") -> str:
-    if dice.lo is None or dice.hi is None:
-        return "too few" if dice.value is not None else "–"
-    return f"{dice.lo:.3f}–{dice.hi:.3f}"
+def _how_sure(dice: "Estimate") -> str:
+    """Write the interval and what weakens it; the single values where there is none."""
+    from promptseg.report.words import marked
+
+    told = marked(dice) or "–"
+    return f"{told} by image" if "by image" in dice.notes else told
