@@ -290,7 +290,7 @@ def test_misfits_are_dropped_with_their_reason_and_the_rest_goes_on(data, curate
     assert reasons["images/e.png"].startswith("it cannot be read")
     assert reasons["masks/f.png"].startswith("it cannot be read")
     assert reasons["masks/z.png"] == "no image belongs to this mask by its name"
-    assert reasons["images/b.png"] == "no target is left in it"
+    assert reasons["images/b.png"] == "none of its masks is usable"
 
 
 def test_a_second_mask_of_the_same_object_is_dropped(data, curated):
@@ -419,6 +419,8 @@ def test_progress_is_told_after_each_image(data, curated):
         ({"modality": None}, "--modality"),
         ({"modality": " "}, "--modality"),
         ({"subject_pattern": "("}, "--subject-pattern"),
+        ({"subject_pattern": "P([0-9]+)"}, "such as 'images/a.png'"),
+        ({"subject_pattern": "(x)?"}, "such as 'images/a.png'"),
     ],
 )
 def test_settings_that_cannot_be_used_are_an_error_at_once(data, curated, settings, message):
@@ -439,6 +441,144 @@ def test_nothing_usable_is_an_error_with_the_commonest_reasons(data, curated, tm
         curated()
 
     assert not (tmp_path / "corpus1" / "corpus.json").exists()
+
+
+@pytest.mark.parametrize("lost", ["misfit", "damaged", "link", "latin", "type"])
+def test_an_image_whose_masks_are_lost_is_not_kept_as_an_empty_one(data, curated, lost):
+    """What it shows is unknown, so that it can tell nothing of false positives."""
+    write(data, images__a__png=GREY, images__b__png=GREY, masks__b__png=NOTHING)
+    match lost:
+        case "misfit":
+            put(data / "masks/a.png", LEFT[:5])
+        case "damaged":
+            (data / "masks/a.png").write_bytes(b"")
+        case "link":
+            (data / "masks/a.png").symlink_to(data / "gone.png")
+        case "latin":
+            put(data / "masks/a_caf\udce9.png", LEFT)
+        case "type":
+            (data / "masks/a.gif").touch()
+    corpus = curated(keep_empty=True)
+
+    assert [image["image_id"] for image in corpus.images] == ["data/b"]
+    assert ("images/a.png", "none of its masks is usable") in corpus.reasons
+
+
+def test_a_volume_whose_masks_are_lost_is_not_kept_as_an_empty_one(data, curated):
+    """But one whose mask is empty is."""
+    for name in ("s1", "s2"):
+        put_volume(data / f"images/{name}.nii.gz", VOXELS, AFFINE)
+    put_volume(data / "masks/s1.nii.gz", 0 * LIVER, AFFINE)
+    put_volume(data / "masks/s2.nii.gz", LIVER[:, :, :4], AFFINE)
+    corpus = curated(keep_empty=True)
+
+    assert {image["source"] for image in corpus.images} == {"images/s1.nii.gz"}
+    assert ("images/s2.nii.gz", "none of its masks is usable") in corpus.reasons
+
+
+def test_1_and_255_in_one_binary_mask_are_one_object(data, curated):
+    """Nothing of it is lost."""
+    write(data, images__a__png=GREY, masks__a__png=LEFT | (RIGHT // 255))
+    corpus = curated(object_name="lungs")
+
+    assert [target["area_px"] for target in corpus.targets] == [192]
+    assert corpus.drops == []
+
+
+def test_names_that_are_not_utf_8_are_drops(data, curated):
+    """Old disks have such names; the rest of the folder is curated all the same."""
+    write(data, images__a__png=GREY, masks__a__png=LEFT)
+    put(data / "images/caf\udce9.png", GREY)
+    put(data / "masks/caf\udce9.png", LEFT)
+    (data / "caf\udce9.json").write_text("{}")
+    corpus = curated()
+
+    assert corpus.reasons == [
+        (r"images/caf\udce9.png", "its name is not in UTF-8"),
+        (r"masks/caf\udce9.png", "its name is not in UTF-8"),
+        (r"caf\udce9.json", "no table of labels"),
+    ]
+
+
+def test_a_data_set_whose_folder_is_not_utf_8_has_a_printable_name(tmp_path):
+    """It names the images and the nameless object."""
+    folder = write(tmp_path / "caf\udce9", images__a__png=GREY, masks__a__png=LEFT)
+
+    assert Curated(folder, tmp_path / "c").names == [(r"caf\udce9/a", r"caf\udce9", None)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [(r"p\d+", "2 by pattern, 1 image without"), (".", "1 by pattern"), (None, "unknown")],
+)
+def test_the_rules_say_how_many_subjects_there_are(data, curated, pattern, told):
+    """Two patients, one of them with two images, and an image of nobody knows whom."""
+    for name in ("p1_a", "p1_b", "p2_b", "x_c"):
+        put(data / f"images/{name}.png", GREY)
+        put(data / f"masks/{name}.png", LEFT)
+
+    assert curated(subject_pattern=pattern).info.rules["subjects"] == told
+
+
+def test_the_rules_say_that_a_volume_counts_as_a_subject(data, curated):
+    """Which need not be so."""
+    put_volume(data / "images/s1.nii.gz", VOXELS, AFFINE)
+    put_volume(data / "masks/s1.nii.gz", LIVER, AFFINE)
+    one_volume = "2 slices of 1 volume: one subject per volume"
+    advice = "(pass --subject-pattern if volumes share patients)"
+    alone = curated().info.rules["subjects"]
+    write(data, images__a__png=GREY, masks__a__png=LEFT)
+
+    assert alone == f"{one_volume} {advice}"
+    assert curated().info.rules["subjects"] == f"{one_volume} {advice}; unknown for 1 image"
+
+
+def test_the_last_progress_has_the_reasons_of_all_drops(data, curated):
+    """With those that differ by numbers only counted together."""
+    write(data, images__a__png=GREY, images__b__png=GREY, images__c__png=GREY)
+    write(data, masks__a__png=LEFT, masks__b__png=LEFT[:5], masks__c__png=LEFT[:6])
+    corpus = curated()
+    misfit = "its size N x N is not its image's, N x N"
+
+    assert [step.drops for step in corpus.progress] == [
+        {},
+        {misfit: 1, "none of its masks is usable": 1},
+        {misfit: 2, "none of its masks is usable": 2},
+    ]
+    assert sum(corpus.progress[-1].drops.values()) == corpus.info.n_drops
+
+
+@pytest.mark.parametrize(
+    ("settings", "mask", "hint"),
+    [
+        ({}, LEFT, "--object NAME"),
+        ({"instances": True}, LEFT, "--object NAME"),
+        ({"object_name": "liver"}, LEFT, None),
+        ({"object_name": "data"}, LEFT, None),
+        ({"object_name": "liver"}, LEFT // 5 | RIGHT // 3, "--labels FILE.json"),
+        ({"object_name": "liver", "instances": True}, LEFT // 5 | RIGHT // 3, None),
+    ],
+)
+def test_a_name_that_was_guessed_is_told(data, curated, settings, mask, hint):
+    """With the option that says it better."""
+    write(data, images__a__png=GREY, masks__a__png=mask)
+    told = curated(**settings).info.rules.get("hint")
+
+    assert (told is None) if hint is None else (hint in told)
+
+
+@pytest.mark.parametrize("files", ["table", "named"])
+def test_a_name_that_was_found_is_no_guess(data, curated, files):
+    """Also if it is that of the data set."""
+    name = "a_data" if files == "named" else "a"
+    put(data / "images/a.png", GREY)
+    put(data / f"masks/{name}.png", LEFT)
+    if files == "table":
+        (data / "labels.json").write_text('{"data": 255}')
+    corpus = curated()
+
+    assert corpus.names == [("data/a", "data", None)]
+    assert "hint" not in corpus.info.rules
 
 
 # Volumes: a phantom without symmetry, in RAS order

@@ -144,3 +144,62 @@ def test_a_folder_without_images_is_an_error_that_says_what_is_expected(tmp_path
 
     with pytest.raises(DataError, match="Expected are"):
         scan(folder)
+
+
+def test_a_folder_that_is_not_there_is_called_that(tmp_path):
+    """A typing error in a path is no wrong layout."""
+    with pytest.raises(DataError, match=f"^There is no folder {tmp_path / 'none'}.$"):
+        scan(tmp_path / "none")
+
+
+def test_links_that_lead_nowhere_or_to_folders_are_listed(tmp_path):
+    """Data sets are often linked together; images/ as a whole may be a link."""
+    folder = a_folder(tmp_path, "real/1.png", "masks/1.png", "more/7.png")
+    (folder / "images").symlink_to(folder / "real")
+    (folder / "images/2.png").symlink_to(folder / "gone.png")
+    (folder / "images/more").symlink_to(folder / "more")
+    (folder / "masks/1_liver.png").symlink_to(folder / "gone.png")
+    listing = scan(folder)
+
+    assert masks_by_image(listing) == {"images/1.png": ["masks/1.png"]}
+    assert listing.images[0].lost_mask
+    assert dict(listing.left_out) == {
+        "images/2.png": "a broken link",
+        "images/more": "links to folders are not followed",
+        "masks/1_liver.png": "a broken link",
+    }
+
+
+def test_of_masks_and_labels_the_first_is_read_and_the_other_listed(tmp_path):
+    """As one drop, whatever it holds."""
+    folder = a_folder(tmp_path, "images/1.png", "masks/1.png", "labels/1.png", "labels/2.png")
+
+    assert scan(folder).left_out == (("labels", "masks/ is read instead"),)
+
+
+def test_a_folder_of_masks_that_is_a_broken_link_is_an_error_or_listed(tmp_path):
+    """Without masks all images would pass for empty; with labels/ there are some."""
+    folder = a_folder(tmp_path, "images/1.png")
+    (folder / "masks").symlink_to(folder / "gone")
+    with pytest.raises(DataError, match="masks is a broken link"):
+        scan(folder)
+    listing = scan(a_folder(tmp_path, "labels/1.png"))
+
+    assert masks_by_image(listing) == {"images/1.png": ["labels/1.png"]}
+    assert listing.left_out == (("masks", "a broken link"),)
+
+
+@pytest.mark.parametrize(
+    ("files", "lost"),
+    [
+        (["masks/1.gif"], True),
+        (["masks/1.txt", "masks/1.png"], False),
+        (["masks/2.gif"], False),
+        ([], False),
+    ],
+)
+def test_an_image_whose_only_mask_has_another_type_has_lost_it(tmp_path, files, lost):
+    """It must not pass for an image without objects; a note beside a mask does no harm."""
+    (image,) = scan(a_folder(tmp_path, "images/1.png", *files)).images
+
+    assert image.lost_mask is lost

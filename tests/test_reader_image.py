@@ -144,6 +144,12 @@ def test_damaged_files_are_refused_with_a_reason_that_tells_no_path(tmp_path):
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_file_that_is_not_there_is_called_that(tmp_path):
+    """Without the words of the operating system."""
+    with pytest.raises(DataError, match=r"^there is no such file$"):
+        read_picture(tmp_path / "no.png")
+
+
 def test_a_decompression_bomb_is_refused_not_decoded(tmp_path, monkeypatch):
     """PIL only warns between one and two times its limit; a file that large is refused."""
     path = saved(tmp_path / "a.png", GREY)

@@ -1,7 +1,5 @@
 """From values in mask files to named objects."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -12,79 +10,11 @@ from promptseg.reader.labels import (
     Entry,
     Naming,
     as_labels,
-    find_table,
     name_values,
-    read_table,
     values_in,
 )
 
 TABLE = {"liver": (1,), "kidney": (2, 3)}
-
-
-def written(path, content):
-    """Write JSON, and give its path."""
-    path.write_text(json.dumps(content))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("content", "table"),
-    [
-        ({"0": "background", "1": "liver", "2": "spleen"}, {"liver": (1,), "spleen": (2,)}),
-        ({"2": "kidney", "3": "kidney"}, {"kidney": (2, 3)}),
-        ({"liver": 1, "background": 0}, {"liver": (1,)}),
-        ({"whole": [1, 2], "core": [2]}, {"whole": (1, 2), "core": (2,)}),
-        (
-            {"info": {"1": "LeftVentricle", "2": "Myocardium"}, "color": {"1": 85, "2": 170}},
-            {"LeftVentricle": (85,), "Myocardium": (170,)},
-        ),
-        ({"info": {"1": "LeftVentricle"}}, {"LeftVentricle": (1,)}),
-    ],
-)
-def test_each_form_of_a_table_is_understood(tmp_path, content, table):
-    """Plain tables either way round, unions of values, and the paper's own form."""
-    assert read_table(written(tmp_path / "labels.json", content)) == table
-
-
-@pytest.mark.parametrize(
-    "content", [{}, [], {"a": "b"}, {"a": 1.5}, {"a": True}, {"info": {"1": "a"}, "color": {}}]
-)
-def test_other_json_is_no_table(tmp_path, content):
-    """The message shows the forms that are."""
-    with pytest.raises(DataError, match="no table of labels"):
-        read_table(written(tmp_path / "labels.json", content))
-
-
-def test_two_labels_of_one_colour_are_refused(tmp_path):
-    """Every mask would become both objects."""
-    content = {"info": {"1": "Pancreas", "2": "Mass"}, "color": {"1": 255, "2": 255}}
-
-    with pytest.raises(DataError, match="one colour"):
-        find_table(written(tmp_path / "labels.json", content).parent, None)
-
-
-def test_the_only_table_in_the_folder_is_found(tmp_path):
-    """Other JSON files, and broken ones, are passed over."""
-    path = written(tmp_path / "names.json", {"1": "liver"})
-    written(tmp_path / "about.json", {"title": "text"})
-    (tmp_path / "broken.json").write_text("{")
-
-    assert find_table(tmp_path, None) == (path, {"liver": (1,)})
-
-
-def test_of_several_tables_none_is_guessed(tmp_path):
-    """The user has to say which."""
-    written(tmp_path / "a.json", {"1": "liver"})
-    written(tmp_path / "b.json", {"1": "spleen"})
-
-    with pytest.raises(DataError, match="--labels"):
-        find_table(tmp_path, None)
-
-
-def test_a_given_table_must_be_readable(tmp_path):
-    """A typing error in --labels is no folder without a table."""
-    with pytest.raises(DataError, match="cannot be read"):
-        find_table(tmp_path, tmp_path / "none.json")
 
 
 def test_floats_close_to_whole_numbers_are_labels():
@@ -123,6 +53,21 @@ def test_a_threshold_leaves_masks_and_known_labels_alone():
     assert np.array_equal(as_labels(RawMask(known), naming), known)
 
 
+@pytest.mark.parametrize("values", [[[0, 100, 100]], [[0, 100, 200]]])
+def test_a_threshold_does_not_ask_how_many_values_a_mask_has(values):
+    """A faint mask must not become a whole object because it has one shade only."""
+    labels = as_labels(RawMask(np.array(values)), Naming(nameless="x", threshold=127))
+
+    assert np.array_equal(labels, np.array(values) > 127)
+
+
+def test_a_threshold_leaves_instance_numbers_alone():
+    """They are no shades."""
+    naming = Naming(nameless="x", threshold=127, instances=True)
+
+    assert as_labels(RawMask(np.array([[0, 7]])), naming).tolist() == [[0, 7]]
+
+
 def test_instance_numbers_may_be_many():
     """Hundreds of nuclei are no shades."""
     many = np.arange(400).reshape(20, 20)
@@ -158,6 +103,7 @@ def test_a_lossy_label_map_is_refused():
         (MaskFile("m"), [85, 170], {}, [("label 85", None, (85,)), ("label 170", None, (170,))]),
         (MaskFile("m"), [255], {}, [("label 255", None, (255,))]),
         (MaskFile("m"), [255], {"binary": True}, [("thing", None, (255,))]),
+        (MaskFile("m"), [1, 255], {"binary": True}, [("thing", None, (1, 255))]),
         (MaskFile("m", "liver", 2), [255], {}, [("liver", 2, (255,))]),
         (MaskFile("m", None, 4), [255], {}, [("thing", 4, (255,))]),
         (MaskFile("m", "liver"), [2], {"table": TABLE}, [("liver", None, (2,))]),

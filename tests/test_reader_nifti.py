@@ -152,6 +152,12 @@ def test_damaged_files_are_refused_with_a_reason_that_tells_no_path(tmp_path):
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_file_that_is_not_there_is_called_that(tmp_path):
+    """Without the words of the library."""
+    with pytest.raises(DataError, match=r"^there is no such file$"):
+        read_volume(tmp_path / "no.nii.gz")
+
+
 def test_a_header_that_promises_too_much_is_refused_unread(tmp_path):
     """A hostile file of a kilobyte must not ask for terabytes of memory."""
     content = bytearray(saved(tmp_path / "a.nii").read_bytes())

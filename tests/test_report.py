@@ -20,15 +20,16 @@ from promptseg.mask import from_rle, to_rle
 from promptseg.prompt import Box, Points, from_json, to_json
 from promptseg.record import MaskRow, PromptRow, Record, Run, RunFolder, start_run
 from promptseg.report import flat, summary_rows, table_rows, write_report
-from promptseg.report.facts import command
+from promptseg.report.facts import account, command
 from promptseg.report.gallery import MOST_TASKS, samples
 from promptseg.report.picture import draw
 from promptseg.report.words import distance, percent, plural
 from promptseg.sample import Sample
 
 BASE = Run(
-    corpus="phantom", corpus_path="/nowhere", corpus_fingerprint="f" * 64,
-    models={"m": "a" * 64}, licences={"m": "Apache-2.0"}, strategies=["box", "point1"],
+    corpus="phantom", corpus_path="/nowhere", corpus_fingerprint="f" * 64, layout="l" * 64,
+    models={"m": "a" * 64}, asked={"m": "m"}, trained_for={"m": ["box", "single"]},
+    licences={"m": "Apache-2.0"}, custom_weights=[], strategies=["box", "point1"],
     selections=["single", "oracle"], protocol="paper", unit="class", seed=0, nsd_tolerance=2.0,
     save_masks="selected", device="cpu", dtype="float32", n_images=6, n_parts=1,
     versions={"promptseg": "0.1.0"}, started="2025-01-01T00:00:00+00:00",
@@ -278,11 +279,12 @@ def test_corpora_can_be_handed_in(drawn, tmp_path):
 
 def test_without_its_corpus_a_report_has_no_pictures_and_says_so(drawn, tmp_path):
     """The numbers need no corpus."""
-    run = RunFolder(drawn[0].path, dataclasses.replace(drawn[0].run, corpus_path="/gone"))
+    run = RunFolder(drawn[0].path, dataclasses.replace(drawn[0].run, corpus_path="/secret/gone"))
 
     html = page(tmp_path, run)
 
-    assert "No pictures of phantom: the corpus is not at /gone any more." in text_of(html)
+    assert "No pictures of phantom: the corpus gone is not where it was." in text_of(html)
+    assert "/secret" not in html
     assert "data:image/" not in html
     assert "0.583" in html
 
@@ -321,7 +323,8 @@ def test_a_corpus_with_a_broken_part_costs_the_pictures_alone(drawn, tmp_path):
 
     text = text_of(page(tmp_path, run))
 
-    assert f"No pictures of phantom: {path} is damaged" in text
+    assert re.search(r"No pictures of phantom: broken\S* is damaged", text)
+    assert str(tmp_path) not in text
     assert "mean DICE of 0.583" in text
 
 
@@ -533,6 +536,74 @@ def test_the_licence_and_citation_of_the_data_are_in_the_report(drawn, tmp_path)
 
     assert "Heart, CC-BY-4.0, A., 2020" in text
     assert "B, licence unknown" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value"),
+    [
+        ("prompts", "prompt", "{"),
+        ("prompts", "prompt", "[]"),
+        ("prompts", "prompt", '{"kind":"box"}'),
+        ("masks", "mask", {"size": [9, 9], "counts": "?"}),
+    ],
+)
+def test_a_damaged_prompt_or_mask_costs_the_pictures_alone(
+    drawn,
+    tmp_path,
+    kind,
+    column,
+    value,
+):
+    """One line says so, without the way to the folder; the numbers stand."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "copy.run"
+    shutil.copytree(drawn[0].path, path)
+    (file,) = (path / kind).iterdir()
+    table = pq.read_table(file)
+    place = table.column_names.index(column)
+    bad = pa.array([value] * len(table), table.schema.field(column).type)
+    pq.write_table(table.set_column(place, table.schema.field(column), bad), file)
+
+    html = page(tmp_path, RunFolder(path, drawn[0].run))
+
+    (problem,) = re.findall(r'<p class="banner">(No pictures.*?)</p>', html)
+    assert "a prompt or a mask in copy.run is damaged" in problem
+    assert str(tmp_path) not in html
+    assert "0.583" in html
+
+
+def test_a_mask_of_another_size_is_said_in_its_place(drawn, tmp_path):
+    """It cannot be laid over the image."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "copy.run"
+    shutil.copytree(drawn[0].path, path)
+    (file,) = (path / "masks").iterdir()
+    table = pq.read_table(file)
+    kind = table.schema.field("mask")
+    bad = pa.array([{"size": [2, 2], "counts": "4"}] * len(table), kind.type)
+    pq.write_table(table.set_column(table.column_names.index("mask"), kind, bad), file)
+
+    text = text_of(page(tmp_path, RunFolder(path, drawn[0].run)))
+
+    assert "The predicted mask has another size than the image." in text
+
+
+def test_data_sets_of_all_runs_are_listed(drawn, tmp_path):
+    """Each once, with its licence."""
+    run, corpus = drawn
+    sets = [[{"name": "A", "licence": "CC0"}], [{"name": "A", "licence": "CC0"}, {"name": "B"}]]
+    known = [
+        Corpus(corpus.path, dataclasses.replace(corpus.info, datasets=datasets))
+        for datasets in sets
+    ]
+    told = account([run.run, run.run], known)
+
+    (data,) = [fact.values for fact in told.shared if fact.name == "Data"]
+    assert data == ("A, CC0", "B, licence unknown")
 
 
 def test_more_than_forty_subjects_are_drawn_as_forty_quantiles(tmp_path):

@@ -357,6 +357,37 @@ def test_unit_means_are_the_dots_behind_an_estimate():
     assert np.mean(values) == pytest.approx(estimate(records, "dice")[group].value)
 
 
+def test_a_mean_over_tasks_is_over_tasks_by_whatever_unit():
+    """Nuclei by instance, livers by class: one mean of both, which names both units."""
+    records = [record(dice=0.9), record(task="nucleus", unit="instance", dice=0.5)]
+
+    ((group, found),) = over_tasks(frame(records), "dice").items()
+
+    assert found.value == pytest.approx(0.7)
+    assert (found.n_tasks, group.unit) == (2, "class; instance")
+
+
+def test_a_task_by_two_units_is_two_tasks_of_the_mean():
+    """Three targets by instance do not outweigh one by class: (0.9 + 0.3) / 2."""
+    parts = [record(unit="instance", target_id=f"p{i}", dice=0.3) for i in range(3)]
+
+    found = only(over_tasks(frame([record(dice=0.9), *parts]), "dice"))
+
+    assert found.value == pytest.approx(0.6)
+    assert found.n_tasks == 2
+
+
+def test_known_subjects_are_counted_where_others_are_unknown():
+    """Two known subjects and two images of nobody knows whom."""
+    records = of_subjects([0.2, 0.4, 0.6, 0.8])
+    records[2:] = [dataclasses.replace(item, subject=None) for item in records[2:]]
+
+    found = only(estimate(frame(records), "dice"))
+
+    assert found.n_subjects is None
+    assert (found.n_subjects_known, found.n_images_unknown, found.n_images) == (2, 2, 4)
+
+
 @pytest.mark.parametrize(("n", "method"), [(8, "t"), (40, "bootstrap")])
 def test_intervals_cover_the_truth_about_as_often_as_they_say(n, method):
     """400 samples of a skewed DICE distribution; 95 % are asked, 90 % must be reached.

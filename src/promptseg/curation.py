@@ -7,8 +7,8 @@ with its reason.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,18 @@ from promptseg.corpus import (
 )
 from promptseg.croissant import write_croissant
 from promptseg.errors import DataError
-from promptseg.reader.folder import ImageFile, Listing, scan
-from promptseg.reader.frame import Frame, PlaneChoice, Reading, read_frames, read_raw
-from promptseg.reader.labels import Entry, Naming, Table, as_labels, find_table, values_in
-from promptseg.sample import Target
+from promptseg.reader.folder import ImageFile, Listing, printable, scan
+from promptseg.reader.frame import (
+    NO_MASK,
+    Frame,
+    PlaneChoice,
+    Reading,
+    read_frames,
+    read_raw,
+    targets_in,
+)
+from promptseg.reader.labels import Naming, as_labels, values_in
+from promptseg.reader.table import Found, Table, find_table
 
 _NO_TARGET = "no target is left in it"
 
@@ -52,11 +60,12 @@ class Curation:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a curation is: `done` of `total` files of images."""
+    """How far a curation is: `done` of `total` files of images; the last has all drops."""
 
     done: int
     total: int
     source: str
+    drops: Mapping[str, int] = field(default_factory=dict)  # reason, with N for numbers -> so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,30 @@ class _Plan:
     reading: Reading
     subject: re.Pattern[str] | None
     rules: dict[str, str]
+    left_out: tuple[tuple[str, str], ...]  # (source, reason)
+    guessed_name: str | None  # of an object, when nothing says what nameless masks show
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What came into a corpus and what did not, counted on the way."""
+
+    drops: Counter[str] = field(default_factory=Counter)  # by reason, with N for numbers
+    sources: Counter[str] = field(default_factory=Counter)  # images by what tells their subject
+    subjects: set[str] = field(default_factory=set)
+    volumes: set[str] = field(default_factory=set)
+    objects: set[str] = field(default_factory=set)
+
+    def keep(self, kept: _Kept) -> None:
+        """Count an image that was written."""
+        self.sources[kept.row.subject_source] += 1
+        self.subjects.update(filter(None, [kept.row.subject]))
+        self.volumes.update(filter(None, [kept.row.volume_id]))
+        self.objects.update(target.object for target in kept.targets)
+
+    def drop(self, reason: str) -> None:
+        """Count what was left out; reasons that differ by numbers only are one."""
+        self.drops[re.sub(r"\d+", "N", reason)] += 1
 
 
 def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, None, CorpusInfo]:
@@ -91,43 +124,75 @@ def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, N
     listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
     writer = CorpusWriter(out)
     plan = _plan(folder, listing, settings)
-    reasons: Counter[str] = Counter()
-    _store(
-        (DropRow(source=source, reason=why) for source, why in listing.left_out), writer, reasons
-    )
+    tally = _Tally()
+    _store((DropRow(source=source, reason=why) for source, why in plan.left_out), writer, tally)
     for done, image in enumerate(listing.images, start=1):
-        _store(_pieces(image, plan), writer, reasons)
-        yield Progress(done, len(listing.images), image.source)
+        _store(_pieces(image, plan), writer, tally)
+        yield Progress(done, len(listing.images), image.source, dict(tally.drops))
     if not writer.n_images:
-        raise _nothing_usable(folder, reasons)
+        raise _nothing_usable(folder, tally.drops)
     about = {"name": plan.reading.dataset, "licence": settings.licence, "citation": None}
-    info = writer.finish(name=plan.reading.dataset, datasets=[about], rules=plan.rules)
+    rules = {**plan.rules, "subjects": _subjects(tally, settings), **_hint(tally, plan)}
+    info = writer.finish(name=plan.reading.dataset, datasets=[about], rules=rules)
     write_croissant(out, info)
     return info
 
 
-def _store(pieces: Iterable[_Kept | DropRow], writer: CorpusWriter, reasons: Counter[str]) -> None:
+def _store(pieces: Iterable[_Kept | DropRow], writer: CorpusWriter, tally: _Tally) -> None:
     for piece in pieces:
         if isinstance(piece, _Kept):
             try:
                 writer.add(piece.row, piece.content, piece.targets)
+                tally.keep(piece)
                 continue
             except ValueError as error:  # its image_id is taken
                 row = piece.row
                 piece = DropRow(source=row.source, image_id=row.image_id, reason=str(error))
-        reasons[piece.reason] += 1
+        tally.drop(piece.reason)
         writer.drop(piece)
 
 
-def _nothing_usable(folder: Path, reasons: Counter[str]) -> DataError:
-    """Say the most common reasons, with those that differ by numbers only taken together."""
-    grouped: Counter[str] = Counter()
-    for reason, n in reasons.items():
-        grouped[re.sub(r"\d+", "N", reason)] += n
-    if len(grouped) > 1:
-        del grouped[_NO_TARGET]  # what follows from the others
-    counted = "; ".join(f"{reason} ({n} times)" for reason, n in grouped.most_common(3))
+def _nothing_usable(folder: Path, drops: Counter[str]) -> DataError:
+    """Say the most common reasons, without what follows from the others."""
+    causes = Counter({why: n for why, n in drops.items() if why not in (_NO_TARGET, NO_MASK)})
+    listed = (causes or drops).most_common(3)
+    counted = "; ".join(f"{reason} ({n} times)" for reason, n in listed)
     return DataError(f"{folder} holds no usable image; no corpus was written. Reasons: {counted}.")
+
+
+def _subjects(tally: _Tally, settings: Curation) -> str:
+    """Say how many subjects there are, as far as is known."""
+    n_unknown = tally.sources["unknown"]
+    if settings.subject_pattern is not None:
+        without = f", {_counted(n_unknown, 'image')} without" if n_unknown else ""
+        return f"{len(tally.subjects)} by pattern{without}"
+    if not tally.volumes:
+        return "unknown"
+    slices, volumes = _counted(tally.sources["file"], "slice"), len(tally.volumes)
+    others = f"; unknown for {_counted(n_unknown, 'image')}" if n_unknown else ""
+    return (
+        f"{slices} of {_counted(volumes, 'volume')}: one subject per volume "
+        f"(pass --subject-pattern if volumes share patients){others}"
+    )
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _hint(tally: _Tally, plan: _Plan) -> dict[str, str]:
+    """Tell the user which names of objects had to be guessed; empty when none had."""
+    hints = []
+    if plan.guessed_name in tally.objects:
+        hints.append("No name was given for what the masks show; --object NAME sets it.")
+    if plan.reading.naming.table is None and any(
+        re.fullmatch(r"label \d+", name) for name in tally.objects
+    ):
+        hints.append(
+            "Values of masks were named label N; --labels FILE.json names them, "
+            "--instances says that they number instances."
+        )
+    return {"hint": " ".join(hints)} if hints else {}
 
 
 def _plan(folder: Path, listing: Listing, settings: Curation) -> _Plan:
@@ -135,9 +200,10 @@ def _plan(folder: Path, listing: Listing, settings: Curation) -> _Plan:
     modality = (settings.modality or "").strip()
     if not modality:
         raise DataError("The modality is not known. Say it, for example by --modality CT.")
-    dataset = (settings.dataset or folder.resolve().name).replace("#", "_")
-    path, table = find_table(folder, settings.labels)
-    naming = _naming(folder, listing, settings, table, dataset)
+    subject = _subject_pattern(settings.subject_pattern, listing)
+    dataset = printable(settings.dataset or folder.resolve().name).replace("#", "_")
+    found = find_table(folder, settings.labels)
+    naming = _naming(folder, listing, settings, found.table, dataset)
     reading = Reading(
         folder=folder,
         dataset=dataset,
@@ -146,8 +212,23 @@ def _plan(folder: Path, listing: Listing, settings: Curation) -> _Plan:
         spacing_yx_mm=settings.spacing_yx_mm,
         keep_empty=settings.keep_empty,
     )
-    rules = _rules(settings, listing, naming, path)
-    return _Plan(settings, modality, reading, _subject_pattern(settings.subject_pattern), rules)
+    rules = _rules(settings, listing, naming, found)
+    return _Plan(
+        settings=settings,
+        modality=modality,
+        reading=reading,
+        subject=subject,
+        rules=rules,
+        left_out=(*listing.left_out, *found.left_out),
+        guessed_name=_guessed_name(listing, settings, found, dataset),
+    )
+
+
+def _guessed_name(listing: Listing, settings: Curation, found: Found, dataset: str) -> str | None:
+    """Give the data set's name where it is made that of an object, and no file says so."""
+    is_told = settings.object_name is not None or len(found.table or ()) == 1
+    named = {file.object for image in listing.images for file in image.masks}
+    return None if is_told or dataset in named else dataset
 
 
 def _naming(
@@ -155,7 +236,7 @@ def _naming(
 ) -> Naming:
     only = next(iter(table)) if table is not None and len(table) == 1 else None
     return Naming(
-        nameless=settings.object_name or only or dataset,
+        nameless=printable(settings.object_name or only or dataset),
         table=table,
         instances=settings.instances,
         binary=table is None and not settings.instances and _all_binary(folder, listing, settings),
@@ -182,23 +263,30 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     return True
 
 
-def _subject_pattern(pattern: str | None) -> re.Pattern[str] | None:
+def _subject_pattern(pattern: str | None, listing: Listing) -> re.Pattern[str] | None:
+    """Compile the pattern, and see that it finds the subject of at least one image."""
+    if pattern is None:
+        return None
     try:
-        return None if pattern is None else re.compile(pattern)
+        compiled = re.compile(pattern)
     except re.error as error:
         raise DataError(
             f"--subject-pattern {pattern!r} is no regular expression: {error}."
         ) from error
+    if not any(_subject_in(image.source, compiled) for image in listing.images):
+        raise DataError(
+            f"--subject-pattern {pattern!r} finds a subject in no image's path, such as "
+            f"{listing.images[0].source!r}. Change it so that it finds the patient there."
+        )
+    return compiled
 
 
-def _rules(
-    settings: Curation, listing: Listing, naming: Naming, table: Path | None
-) -> dict[str, str]:
+def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -> dict[str, str]:
     """Put into words how the corpus comes about."""
     threshold = settings.threshold
     rules = {
         "masks": f"{listing.mask_folder}/" if listing.mask_folder else "none",
-        "labels": table.name if table is not None else "no table of labels",
+        "labels": printable(found.path.name) if found.path else "no table of labels",
         "label_values": _meaning_of_values(naming),
         "nameless_object": naming.nameless,
         "min_area": f"labels of at most {settings.min_area_px} pixels are dropped",
@@ -239,7 +327,7 @@ def _pieces(image: ImageFile, plan: _Plan) -> Iterator[_Kept | DropRow]:
 def _checked(frame: Frame, plan: _Plan) -> Iterator[_Kept | DropRow]:
     """Apply the rules to one frame: what is too small or there already is dropped."""
     kept: dict[str, TargetRow] = {}
-    for source, target in _targets(frame):
+    for source, target in targets_in(frame):
         area = int(np.count_nonzero(target.mask))
         reason = None
         if area <= plan.settings.min_area_px:
@@ -262,23 +350,6 @@ def _checked(frame: Frame, plan: _Plan) -> Iterator[_Kept | DropRow]:
         yield _Kept(_image_row(frame, plan, content), content, list(kept.values()))
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=_NO_TARGET)
-
-
-def _targets(frame: Frame) -> Iterator[tuple[str, Target]]:
-    """Make a target of every object that is present in a frame; give the mask's source too."""
-    for labels in frame.labels:
-        present = set(values_in(labels.values))
-        for entry in labels.entries:
-            values = sorted(present.intersection(entry.values))
-            if values:
-                mask = np.isin(labels.values, values)
-                target_id = f"{frame.image_id}#{_name(entry)}"
-                yield labels.source, Target(target_id, entry.object, mask, entry.instance)
-
-
-def _name(entry: Entry) -> str:
-    name = entry.object.replace("#", "_")
-    return name if entry.instance is None else f"{name}/{entry.instance}"
 
 
 def _image_row(frame: Frame, plan: _Plan, content: bytes) -> ImageRow:
@@ -309,7 +380,11 @@ def _subject(frame: Frame, pattern: re.Pattern[str] | None) -> tuple[str | None,
     """Find the subject in the source's path; the slices of a volume share one in any case."""
     if pattern is None:
         return (frame.place.volume_id, "file") if frame.place else (None, "unknown")
-    match = pattern.search(frame.source)
-    group = "subject" if "subject" in pattern.groupindex else min(1, pattern.groups)
-    subject = match[group] if match else None
+    subject = _subject_in(frame.source, pattern)
     return (subject, "pattern") if subject else (None, "unknown")
+
+
+def _subject_in(source: str, pattern: re.Pattern[str]) -> str | None:
+    match = pattern.search(source)
+    group = "subject" if "subject" in pattern.groupindex else min(1, pattern.groups)
+    return match[group] if match else None

@@ -38,12 +38,14 @@ KEY = (
     "model", "protocol", "unit", "strategy", "selection", "jitter", "off_protocol",
     "task", "distance_unit",
 )  # fmt: skip
+COMBINATION = ("model", "protocol", "strategy", "selection", "jitter", "off_protocol")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """What an estimate is of. `task` is None for a mean over tasks.
 
+    Of a mean over tasks that were evaluated by several units, `unit` lists them: "class; instance".
     `distance_unit` is None for metrics that know no unit: overlaps are the same in mm and px.
     """
 
@@ -73,7 +75,9 @@ class Estimate:
     hi: float | None = None
     n_tasks: int = 0
     n_subjects: int | None = None  # None: the subject of at least one image is unknown
+    n_subjects_known: int = 0
     n_images: int = 0
+    n_images_unknown: int = 0  # of these, the images whose subject is unknown
     n_targets: int = 0
     n_undefined: int = 0
     n_failed: int = 0
@@ -104,10 +108,10 @@ def estimate(records: pl.DataFrame, metric: str, *, seed: int = 0) -> dict[Group
 def over_tasks(records: pl.DataFrame, metric: str, *, seed: int = 0) -> dict[Group, Estimate]:
     """Average the task means of every on-protocol model, strategy and selection.
 
-    Every task weighs the same. There is an interval when each task has five subjects or more. A
-    subject that appears in several tasks is drawn, or counted in the variance, as one. The t
-    interval has the degrees of freedom of the smallest task, which is exact where all subjects
-    have all tasks and conservative elsewhere.
+    Every task weighs the same; a task by two units of evaluation is two. There is an interval when
+    each task has five subjects or more. A subject of several tasks is drawn, or counted in the
+    variance, as one. The t interval has the degrees of freedom of the smallest task, which is
+    exact where all subjects have all tasks and conservative elsewhere.
 
     References
     ----------
@@ -115,7 +119,11 @@ def over_tasks(records: pl.DataFrame, metric: str, *, seed: int = 0) -> dict[Gro
     Biometrika 73 (1986), doi:10.1093/biomet/73.1.13.
     """
     scope = tuple(name for name in KEY if name != "task")
-    found = _estimates(records, metric, scope, seed=seed)
+    answered = [jitter_label() if name == "jitter" else name for name in COMBINATION]
+    units = pl.col("unit").unique().sort().str.join("; ").over(answered)
+    apart = pl.format("{}, by {}", "task", "unit")
+    together = records.filter(pl.col("task").is_not_null()).with_columns(task=apart, unit=units)
+    found = _estimates(together, metric, scope, seed=seed)
     return {group: item for group, item in found.items() if not group.off_protocol}
 
 
@@ -185,7 +193,7 @@ def _estimates(
         by_image: _draw(records, "image_id" if by_image else "subject", seed=seed)
         for by_image in {item.by_image for item in means.values() if item.is_bootstrapped}
     }
-    result: dict[Group, Estimate] = {}
+    result = {}
     for group, counts in _counts(targets, scope).items():
         beside = {"n_failed": failed.get(_base(group), 0), "with_misses": worst.get(group)}
         result[group] = _one(metric, means.get(group), draws, counts | beside)
@@ -207,11 +215,14 @@ def _group(row: Mapping[str, Any]) -> Group:
 
 def _counts(targets: pl.DataFrame, scope: Sequence[str]) -> dict[Group, dict[str, Any]]:
     defined = pl.col("value").is_not_null()
-    known = pl.col("subject").is_not_null().all()
-    subjects = pl.struct("dataset", "subject").filter(defined).n_unique().cast(pl.Int64)
+    known = pl.col("subject").is_not_null()
+    subjects = pl.struct("dataset", "subject").filter(defined & known).n_unique().cast(pl.Int64)
+    images = pl.struct("dataset", "image_id")
     rows = targets.group_by(scope, maintain_order=True).agg(
-        n_subjects=pl.when(known).then(subjects),
-        n_images=pl.struct("dataset", "image_id").filter(defined).n_unique(),
+        n_subjects=pl.when(known.all()).then(subjects),
+        n_subjects_known=subjects,
+        n_images=images.filter(defined).n_unique(),
+        n_images_unknown=images.filter(defined & ~known).n_unique(),
         n_targets=defined.sum(),
         n_undefined=(~defined).sum(),
         rate_empty=pl.col("empty").mean(),
@@ -358,11 +369,7 @@ def _interval(
 def t_interval(values: Float[np.ndarray, "tasks units"]) -> tuple[float, float]:
     """Student's t interval of the mean over tasks of means over units, NaN where a task lacks one.
 
-    For one task this is the textbook interval, mean ± t s / √n.
-
-    References
-    ----------
-    Student, Biometrika 6 (1908), doi:10.1093/biomet/6.1.1.
+    For one task this is the textbook interval, mean ± t s / √n. Reference: as `estimate`.
     """
     from scipy.special import stdtrit
 
@@ -380,11 +387,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over tasks of means over units.
 
-    `weights` says how often each unit comes up in each draw.
-
-    References
-    ----------
-    B. Efron, Annals of Statistics 7 (1979), doi:10.1214/aos/1176344552.
+    `weights` says how often each unit comes up in each draw. Reference: as `estimate`.
     """
     present = np.isfinite(values)
     drawn = weights @ present.T

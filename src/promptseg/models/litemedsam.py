@@ -95,9 +95,8 @@ class LiteMedSam(nn.Module):
         try:
             self.load_state_dict(names, strict=True)
         except RuntimeError as error:
-            lines = str(error).splitlines()
-            detail = " ".join(line.strip() for line in lines[1:3])[:300]
-            raise ModelError(f"The weights are not LiteMedSAM's: {detail}") from error
+            first = str(error).splitlines()[1].split(",")[0].strip()
+            raise ModelError(f"The weights are not LiteMedSAM's. First problem: {first}") from error
 
 
 class LiteMedSamSegmenter:

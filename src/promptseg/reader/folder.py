@@ -8,7 +8,7 @@ or to the image that is called like a folder it lies in (`masks/1/nucleus_07.png
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
 
@@ -22,6 +22,8 @@ MASK_WORDS = frozenset(
         *("gt", "groundtruth", "annotation", "manual"),
     }
 )
+_BROKEN = "a broken link"
+_OTHER_TYPE = "files of this type are not read"
 _NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
 _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
 
@@ -47,6 +49,7 @@ class ImageFile:
     source: str  # path below the folder
     key: str  # path below images/, without suffix and with _ for #
     masks: tuple[MaskFile, ...]
+    lost_mask: bool = False  # a mask of it cannot be read, so that it may show more than they say
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,16 @@ def is_volume(source: str) -> bool:
     return source.lower().endswith(VOLUMES)
 
 
+def printable(text: str) -> str:
+    r"""Write what a file's name has beside UTF-8 as escapes (`\udce9`): nothing else stores it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _key(source: str) -> str:
     """Cut the first folder and the suffix off a path; # parts the ids of targets, so it goes."""
-    suffix = next(s for s in (*VOLUMES, *PICTURES) if source.lower().endswith(s))
-    return source[: -len(suffix)].partition("/")[2].replace("#", "_")
+    known = (s for s in (*VOLUMES, *PICTURES) if source.lower().endswith(s))
+    suffix = next(known, PurePath(source).suffix)
+    return source[: len(source) - len(suffix)].partition("/")[2].replace("#", "_")
 
 
 def scan(folder: Path, one_object: bool = False) -> Listing:
@@ -88,8 +97,10 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     Raises
     ------
     DataError
-        There is no `images/`, or it holds no image.
+        There is no such folder or no `images/` in it, or that holds no image.
     """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.")
     if not (folder / "images").is_dir():
         raise DataError(
             f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
@@ -100,31 +111,63 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
         kinds = ", ".join((*PICTURES, *VOLUMES))
         raise DataError(
             f"{folder / 'images'} holds no image. Expected are files ending in {kinds}."
+            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
         )
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     masks, strange = _files(folder, mask_folder) if mask_folder else ([], [])
     by_key, doubles = _by_key(images)
     claims, orphans = _claims(masks, by_key.keys())
+    lost, _ = _claims((source for source, _ in strange), by_key.keys())
+    lost_for_sure, _ = _claims((s for s, why in strange if why != _OTHER_TYPE), by_key.keys())
     listed, misnamed = [], []
     for key, source in by_key.items():
         own, ambiguous = _without_ambiguous(claims.get(key, []))
         misnamed += ambiguous
-        listed.append(ImageFile(source, key, _mask_files(own, one_object)))
-    return Listing(tuple(listed), (*left_out, *doubles, *strange, *orphans, *misnamed), mask_folder)
+        is_lost = key in (lost_for_sure if own else lost)
+        listed.append(ImageFile(source, key, _mask_files(own, one_object), is_lost))
+    unread = _unread_folders(folder, mask_folder)
+    if unread and mask_folder is None:
+        raise DataError(f"{folder / unread[0][0]} is a broken link, so that there are no masks.")
+    left_out += [*doubles, *unread, *strange, *orphans, *misnamed]
+    return Listing(tuple(listed), tuple(left_out), mask_folder)
+
+
+def _unread_folders(folder: Path, chosen: str | None) -> list[tuple[str, str]]:
+    """List the folders of masks that are there, but not read, with the reason."""
+    others = [name for name in MASK_FOLDERS if name != chosen]
+    broken = [(name, _BROKEN) for name in others if _is_broken(folder / name)]
+    unread = [(name, f"{chosen}/ is read instead") for name in others if (folder / name).is_dir()]
+    return [*broken, *unread]
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _files(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
-    paths = (path for path in (folder / name).rglob("*") if path.is_file())
-    for source in sorted(path.relative_to(folder).as_posix() for path in paths):
-        if source.rpartition("/")[2].startswith("."):
+    for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
+        source = path.relative_to(folder).as_posix()
+        if path.name.startswith("."):
             continue  # files of the operating system
-        if source.lower().endswith((*PICTURES, *VOLUMES)):
+        if reason := _why_not(path, source):
+            others.append((printable(source), reason))
+        elif path.is_file():
             known.append(source)
-        else:
-            others.append((source, "files of this type are not read"))
     return known, others
+
+
+def _why_not(path: Path, source: str) -> str | None:
+    """Say why a file is not read; None for a good one and for a plain folder."""
+    if _is_broken(path):
+        return _BROKEN
+    if path.is_dir():
+        return "links to folders are not followed" if path.is_symlink() else None
+    if source != printable(source):
+        return "its name is not in UTF-8"
+    is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES))
+    return None if is_known else _OTHER_TYPE
 
 
 def _by_key(images: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:

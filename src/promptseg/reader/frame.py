@@ -26,7 +26,10 @@ from promptseg.reader.image import (
     scaled,
 )
 from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
+from promptseg.sample import Target
 
+NO_MASK = "none of its masks is usable"
+_EMPTY = "the mask is empty"
 PlaneChoice = Literal["axial", "coronal", "sagittal", "all"]
 
 
@@ -88,7 +91,7 @@ def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]
         The file is of no use: it cannot be read, or no mask belongs to it.
     """
     if not image.masks and not reading.keep_empty:
-        raise DataError("no mask belongs to it by its name")
+        raise DataError(NO_MASK if image.lost_mask else "no mask belongs to it by its name")
     return _slices(image, reading) if is_volume(image.source) else _picture(image, reading)
 
 
@@ -110,6 +113,8 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
+    if not labels and not _are_all_empty(image, drops):
+        raise DataError(NO_MASK)
     yield Frame(
         image_id=reading.image_id(image),
         source=image.source,
@@ -130,8 +135,8 @@ def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
-    if not labels and not reading.keep_empty:
-        raise DataError("none of its masks is usable")
+    if not labels and not (reading.keep_empty and _are_all_empty(image, drops)):
+        raise DataError(NO_MASK)
     lo, hi = finite_range(volume.voxels)
     for plane in _planes(volume, reading.plane):
         for index in range(nifti.n_slices(volume, plane)):
@@ -189,10 +194,36 @@ def _read_labels(
             drops.append(drop(object=file.object, reason=str(error)))
             continue
         if not present:
-            drops.append(drop(object=file.object, area_px=0, reason="the mask is empty"))
+            drops.append(drop(object=file.object, area_px=0, reason=_EMPTY))
         for value, reason in unknown:
             area = int(np.count_nonzero(values == value))
             drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
         if entries:
             labels.append(Labels(file.source, values, tuple(entries)))
     return tuple(labels), drops
+
+
+def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:
+    """Tell an image without objects (or masks) from one of which we could not read the objects."""
+    return (
+        not image.lost_mask
+        and len(drops) == len(image.masks)
+        and all(drop.reason == _EMPTY for drop in drops)
+    )
+
+
+def targets_in(frame: Frame) -> Iterator[tuple[str, Target]]:
+    """Make a target of every object that is present in a frame; give the mask's source too."""
+    for labels in frame.labels:
+        present = set(values_in(labels.values))
+        for entry in labels.entries:
+            values = sorted(present.intersection(entry.values))
+            if values:
+                mask = np.isin(labels.values, values)
+                target_id = f"{frame.image_id}#{_name(entry)}"
+                yield labels.source, Target(target_id, entry.object, mask, entry.instance)
+
+
+def _name(entry: Entry) -> str:
+    name = entry.object.replace("#", "_")
+    return name if entry.instance is None else f"{name}/{entry.instance}"

@@ -128,6 +128,8 @@ def _refuse_stacks(image: "ImageFile.ImageFile") -> None:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """Say why a file could not be read, without the path that leads to the folder."""
+    if isinstance(error, FileNotFoundError) and not path.exists():
+        return DataError("there is no such file")
     message = str(error).replace(str(path), path.name)
     return DataError(f"it cannot be read: {message or type(error).__name__}")
 

@@ -1,14 +1,10 @@
-"""From the values of a mask file to named objects: label tables, thresholds, instances.
+"""From the values of a mask file to named objects: thresholds, tables of labels, instances.
 
 0 is background. A value becomes an object by the table of labels, by the name of its file, or, in
 a binary mask that says nothing, by the name that the whole curation has for it.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Integer, Shaped
@@ -16,8 +12,8 @@ from jaxtyping import Integer, Shaped
 from promptseg.errors import DataError
 from promptseg.reader.folder import MaskFile
 from promptseg.reader.image import RawMask
+from promptseg.reader.table import Table
 
-Table = Mapping[str, tuple[int, ...]]  # object -> the values that stand for it
 MAX_UNNAMED = 32  # a file with more values that no table knows holds no labels
 _NEAR_INTEGER = 1e-3
 _LOSSY_THRESHOLD = 127
@@ -39,106 +35,12 @@ class Naming:
     nameless: str  # what a mask shows that says nothing itself
     table: Table | None = None
     instances: bool = False  # values are instance numbers of one object
-    binary: bool = False  # without a table: all nameless masks hold one value besides 0
+    binary: bool = False  # without a table: all values of nameless masks are one object
     threshold: float | None = None
 
     def knows(self, value: int) -> bool:
         """Whether the table of labels has a value."""
         return self.table is not None and any(value in values for values in self.table.values())
-
-
-def find_table(folder: Path, given: Path | None) -> tuple[Path | None, Table | None]:
-    """Read the table of labels: the one given, else the only one in the folder, else none.
-
-    Raises
-    ------
-    DataError
-        The given file is no table, or the folder holds several.
-    """
-    if given is not None:
-        return given, read_table(given)
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if table := _table(content, path):
-            found.append((path, table))
-    if len(found) > 1:
-        names = ", ".join(path.name for path, _ in found)
-        raise DataError(f"{folder} holds several tables of labels ({names}). Choose by --labels.")
-    return found[0] if found else (None, None)
-
-
-def read_table(path: Path) -> Table:
-    """Read a table of labels in one of its forms.
-
-    `{"1": "liver"}`, `{"liver": 1}`, `{"liver": [1, 2]}`, or the paper's
-    `{"info": {"1": "liver"}, "color": {"1": 85}}`, where colours are the values in the masks.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}).") from error
-    table = _table(content, path)
-    if not table:
-        raise DataError(
-            f'{path} is no table of labels. Expected is {{"1": "liver"}}, {{"liver": 1}}, '
-            '{"liver": [1, 2]} or {"info": {"1": "liver"}, "color": {"1": 85}}.'
-        )
-    return table
-
-
-def _table(content: Any, path: Path) -> Table | None:
-    """Recognise a form and bring it to `Table`; background (0) is left away."""
-    if not isinstance(content, dict):
-        return None
-    if isinstance(content.get("info"), dict):
-        return _paper_table(content["info"], content.get("color"), path)
-    if all(_is_value(key) and isinstance(name, str) and name for key, name in content.items()):
-        return _grouped([(name, int(key)) for key, name in content.items()])
-    if all(_are_values(values) for values in content.values()):
-        pairs = [
-            (name, value)
-            for name, values in content.items()
-            for value in (values if isinstance(values, list) else [values])
-        ]
-        return _grouped(pairs)
-    return None
-
-
-def _paper_table(info: dict[str, Any], colours: Any, path: Path) -> Table | None:
-    colours = {key: key for key in info} if colours is None else colours
-    if not isinstance(colours, dict) or not all(_is_value(colours.get(key)) for key in info):
-        return None
-    values = [int(colours[key]) for key in info]
-    if len(set(values)) < len(values):
-        raise DataError(
-            f"{path} gives two labels one colour, so that masks cannot tell them apart. "
-            "Give them colours of their own, or pass another table by --labels."
-        )
-    return _grouped([(str(name), int(colours[key])) for key, name in info.items()])
-
-
-def _grouped(pairs: list[tuple[str, int]]) -> Table:
-    table: dict[str, tuple[int, ...]] = {}
-    for name, value in pairs:
-        if value:
-            table[name] = (*table.get(name, ()), value)
-    return table
-
-
-def _is_value(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.isascii() and value.isdigit()
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _are_values(values: Any) -> bool:
-    if isinstance(values, list):
-        return bool(values) and all(isinstance(v, int) and _is_value(v) for v in values)
-    return isinstance(values, int) and _is_value(values)
 
 
 def as_labels(raw: RawMask, naming: Naming) -> Integer[np.ndarray, "*space"]:
@@ -176,11 +78,15 @@ def _whole(values: Shaped[np.ndarray, "*space"]) -> Integer[np.ndarray, "*space"
 
 
 def _are_labels(values: list[int], naming: Naming) -> bool:
-    """Tell labels from shades: one value, known ones, instance numbers, or at least not many."""
-    if len(values) < 2 or naming.instances:
+    """Tell labels from shades: instance numbers, known values, a lone 1, or at least not many.
+
+    Under a threshold any other mask is thresholded, also that of one value: whether an image
+    happens to show a second shade must not decide.
+    """
+    if naming.instances or set(values) <= {1}:
         return True
     n_unknown = sum(not naming.knows(value) for value in values)
-    return n_unknown == 0 or (naming.threshold is None and n_unknown <= MAX_UNNAMED)
+    return n_unknown <= (MAX_UNNAMED if naming.threshold is None else 0)
 
 
 def _from_lossy(
@@ -228,7 +134,7 @@ def name_values(
             )
         return [Entry(file.object or naming.nameless, file.instance, tuple(values))], []
     if naming.binary:
-        return [Entry(naming.nameless, None, (value,)) for value in values], []
+        return [Entry(naming.nameless, None, tuple(values))], []
     return [Entry(f"label {value}", None, (value,)) for value in values], []
 
 

@@ -18,10 +18,11 @@ from promptseg.report.picture import Drawing, draw
 from promptseg.report.table import Pool, Row
 from promptseg.report.words import same_combination
 from promptseg.sample import Sample, Unit, Unreadable, regroup
-from promptseg.stats import Group
+from promptseg.stats import COMBINATION, Group
 
 MOST_TASKS = 12
-COMBINATION = ("model", "protocol", "unit", "strategy", "selection", "jitter")
+# what reading a prompt or a run length that is none raises, and a Parquet part with other columns
+DAMAGED = (ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Gallery:
     group: Group
     tasks: tuple[tuple[str, tuple[Example, ...]], ...]
     n_tasks: int  # of which those with the lowest mean DICE are shown
+    n_left_out: int  # tasks of the report of which this combination has no value
     problems: tuple[str, ...] = ()
 
 
@@ -68,12 +70,21 @@ def gallery(
             elif found is not None:
                 problems.append(found)
         except DataError as error:
-            problems.append(f"No pictures of {folder.run.corpus}: {error}")
+            reason = _without_folders(str(error), folder.path, Path(folder.run.corpus_path))
+            problems.append(f"No pictures of {folder.run.corpus}: {reason}")
     shown = tuple(
         (task, tuple(drawn.get(_key(example), example) for example in examples))
         for task, examples in chosen.items()
     )
-    return Gallery(group, shown, len(scored), tuple(dict.fromkeys(problems)))
+    n_left_out = len({row.group.task for row in rows}) - len(scored)
+    return Gallery(group, shown, len(scored), n_left_out, tuple(dict.fromkeys(problems)))
+
+
+def _without_folders(text: str, *paths: Path) -> str:
+    """Leave of absolute paths the last name: a path may name its owner, and pages are shared."""
+    for path in paths:
+        text = text.replace(f"{path.absolute().parent}/", "") if path.name else text
+    return text
 
 
 def _key(example: Example) -> tuple[int, str]:
@@ -99,32 +110,37 @@ def choose(records: pl.DataFrame, group: Group, task: str) -> Iterator[Example]:
 
 def find_corpus(run: Run, corpora: Mapping[str, Corpus]) -> Corpus | str:
     """Find the corpus of a run, or say why there are no pictures."""
+    path = Path(run.corpus_path)
+    lead = f"No pictures of {run.corpus}:"
+    if run.corpus_path not in corpora and not path.exists():
+        return (
+            f"{lead} the corpus {path.name} is not where it was. Put it back there and write the "
+            "report again."
+        )
     try:
-        corpus = corpora.get(run.corpus_path) or open_corpus(Path(run.corpus_path))
-    except DataError:
-        return (
-            f"No pictures of {run.corpus}: the corpus is not at {run.corpus_path} any more. "
-            "Put it back there and write the report again."
-        )
+        corpus = corpora.get(run.corpus_path) or open_corpus(path)
+    except DataError as error:
+        return f"{lead} {_without_folders(str(error), path)}"
     if corpus.info.fingerprint != run.corpus_fingerprint:
-        return (
-            f"No pictures of {run.corpus}: the corpus at {run.corpus_path} has changed since the "
-            "run (its fingerprint differs)."
-        )
+        return f"{lead} the corpus {path.name} has changed since the run (its fingerprint differs)."
     return corpus
 
 
 def _draw_all(examples: Sequence[Example], folder: RunFolder, corpus: Corpus) -> Iterator[Example]:
     asked = {example.record["prompt_id"] for example in examples} - {None}
     wanted = pl.col("prompt_id").is_in(list(asked))
-    prompts = {
-        row["prompt_id"]: from_json(row["prompt"])
-        for row in folder.prompts().filter(wanted).iter_rows(named=True)
-    }
-    masks = {
-        (row["model"], row["prompt_id"], row["mask_index"]): from_rle(row["mask"])
-        for row in folder.masks().filter(wanted).iter_rows(named=True)
-    }
+    try:
+        prompts = {
+            row["prompt_id"]: from_json(row["prompt"])
+            for row in folder.prompts().filter(wanted).iter_rows(named=True)
+        }
+        masks = {
+            (row["model"], row["prompt_id"], row["mask_index"]): from_rle(row["mask"])
+            for row in folder.masks().filter(wanted).iter_rows(named=True)
+        }
+    except DAMAGED as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"a prompt or a mask in {folder.path} is damaged ({reason}).") from error
     found = samples(corpus, {example.record["image_id"] for example in examples})
     for example in examples:
         record = example.record
@@ -168,6 +184,8 @@ def _drawn(
     target = targets.get(example.record["target_id"])
     if target is None:
         return _without(example, "This target is not in the corpus.")
+    if prediction is not None and prediction.shape != target.mask.shape:
+        return _without(example, "The predicted mask has another size than the image.")
     drawing = draw(sample.image, target.mask, prediction, prompt)
     return Example(example.rank, example.record, drawing, _remark(example, prediction, prompt))
 

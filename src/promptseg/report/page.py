@@ -8,9 +8,9 @@ from promptseg.corpus import Corpus
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
-from promptseg.report.facts import facts, methods
+from promptseg.report.facts import account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
-from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, pool, task_rows
+from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
 from promptseg.report.view import by_task, combinations, comparisons, figure
 
 HERE = Path(__file__).parent
@@ -54,21 +54,23 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         "interval": words.interval,
         "marked": words.marked,
         "plural": words.plural,
+        "subjects": words.subjects,
     }
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     return environment.get_template("report.html.jinja").render(
         title=_title(pooled),
-        runs=[folder.run for folder in pooled.runs],
         headlines=words.headlines(pooled, rows, best),
         warnings=list(words.warnings(pooled.runs)),
         failures=words.failures(pooled.records),
-        facts=[list(facts(f.run, corpus)) for f, corpus in zip(pooled.runs, known, strict=True)],
+        account=account([folder.run for folder in pooled.runs], known),
         name=name,
         means=means,
         figure=figure(pooled, scored, rows, best, name),
         comparisons=comparisons(scored, rows, means, name) if len(scored) > 1 else [],
         table=by_task(rows, means),
+        has_failed=any(row.dice.n_failed for row in rows),
+        has_unknown=any(row.dice.n_images_unknown for row in rows),
         columns=columns,
         has_off_protocol=any(row.group.off_protocol for row in rows),
         gallery=_gallery(pooled, rows, best, corpora),
@@ -88,7 +90,7 @@ def _gallery(
 ) -> Gallery | None:
     """Show the best of the leading combinations; without one, the first that has a score."""
     scored = [row for row in rows if row.dice.value is not None]
-    leading = sorted(best, key=lambda row: -(row.dice.value or 0.0)) or scored
+    leading = sorted(best, key=merit, reverse=True) or scored
     return gallery(pooled, rows, leading[0].group, corpora) if leading else None
 
 

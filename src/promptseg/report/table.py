@@ -4,14 +4,17 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import polars as pl
 
+from promptseg.errors import DataError
 from promptseg.record import IDENTITY, RunFolder
 from promptseg.stats import Estimate, Group, estimate, jitter_label, over_tasks
 
 Scalar = str | int | float | bool | None
 UNITS_OF_LENGTH = ("mm", "px")
+USUAL_UNIT = "class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +44,26 @@ class Pool:
     """The records of several runs in one frame, and the order in which their names are shown.
 
     The column `run` counts the runs from 0; `model` is the name shown and `model_of_run` the one
-    in the run. They differ where one name would otherwise stand for two results.
+    in the run. They differ where one name would otherwise stand for two results. Where units of
+    evaluation vary, `task` names every unit but the usual one: "nucleus (CT), by instance".
     """
 
     runs: tuple[RunFolder, ...]
     records: pl.DataFrame
     names: tuple[Mapping[str, str], ...]  # of each run: name in the run -> name shown
 
-    def order(self, row: Row) -> tuple[int, int, int, str, str]:
+    def order(self, row: Row) -> tuple[int, int, int, str, str, str]:
         """Sort key of a row within a task: as the runs list models, strategies and selections."""
         group = row.group
         models = [shown for names in self.names for shown in names.values()]
         strategies = [name for folder in self.runs for name in folder.run.strategies]
         selections = [name for folder in self.runs for name in folder.run.selections]
-        rest = f"{group.protocol} {group.unit} {group.jitter or ''}"
         return (
             _place(models, group.model),
             _place(strategies, group.strategy),
             _place(selections, group.selection),
-            rest,
+            group.protocol,
+            group.jitter or "",
             group.task or "",
         )
 
@@ -69,11 +73,21 @@ def _place(names: Sequence[str], name: str) -> int:
 
 
 def pool(runs: Sequence[RunFolder]) -> Pool:
-    """Bring runs together; raises ValueError without a run."""
+    """Bring runs together; raises ValueError without a run.
+
+    Raises
+    ------
+    DataError
+        A run is given twice or is damaged, or the runs measured NSD with different tolerances.
+    """
     if not runs:
         raise ValueError("a report needs at least one run")
-    frames = [run.records().with_columns(run=pl.lit(i)) for i, run in enumerate(runs)]
+    _require_poolable(runs)
+    frames = [_records(folder).with_columns(run=pl.lit(i)) for i, folder in enumerate(runs)]
     whole = pl.concat(frames).with_columns(model_of_run="model", jitter=jitter_label())
+    if len({folder.run.unit for folder in runs}) > 1:
+        by = pl.when(pl.col("unit") != USUAL_UNIT).then(pl.format(", by {}", "unit"))
+        whole = whole.with_columns(task=pl.col("task") + by.otherwise(pl.lit("")))
     clashing = _ambiguous(runs, whole)
     names = tuple(
         {name: f"{name} (run {i})" if name in clashing else name for name in folder.run.models}
@@ -82,6 +96,29 @@ def pool(runs: Sequence[RunFolder]) -> Pool:
     numbered = pl.format("{} (run {})", "model", pl.col("run") + 1)
     shown = pl.when(pl.col("model").is_in(clashing)).then(numbered).otherwise("model")
     return Pool(tuple(runs), whole.with_columns(model=shown), names)
+
+
+def _require_poolable(runs: Sequence[RunFolder]) -> None:
+    seen: set[Path] = set()
+    for folder in runs:
+        if folder.path.resolve() in seen:
+            raise DataError(f"{folder.path} is given twice. Name every run once.")
+        seen.add(folder.path.resolve())
+    tolerances = [folder.run.nsd_tolerance for folder in runs]
+    if len(set(tolerances)) > 1:
+        told = ", ".join(f"{f.path.name}: {f.run.nsd_tolerance:g}" for f in runs)
+        raise DataError(
+            f"These runs measured NSD with different tolerances ({told}), which must not be "
+            "averaged together. Report them separately."
+        )
+
+
+def _records(folder: RunFolder) -> pl.DataFrame:
+    try:
+        return folder.records()
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"The records of {folder.path} are damaged ({reason}).") from error
 
 
 def _ambiguous(runs: Sequence[RunFolder], records: pl.DataFrame) -> list[str]:
@@ -187,16 +224,18 @@ def as_csv(rows: Sequence[Row]) -> str:
 def leads(summary: Sequence[Row]) -> list[Row]:
     """Pick of every model the on-protocol strategy and selection to speak of first.
 
-    That is the highest mean DICE among the selections that do not look at the reference; where
-    there are none, among those by oracle.
+    That is the highest mean DICE among the selections that do not look at the reference, or by
+    oracle where there are none. What was run on more tasks goes first: means over few tasks are no
+    rivals of means over many.
     """
     best: dict[str, Row] = {}
     for row in summary:
         held = best.get(row.group.model)
-        if row.dice.value is not None and (held is None or _merit(row) > _merit(held)):
+        if row.dice.value is not None and (held is None or merit(row) > merit(held)):
             best[row.group.model] = row
     return list(best.values())
 
 
-def _merit(row: Row) -> tuple[bool, float]:
-    return row.group.selection != "oracle", row.dice.value or 0.0
+def merit(row: Row) -> tuple[bool, int, float]:
+    """Sort key of a mean over tasks: without the reference, over many tasks, with a high DICE."""
+    return row.group.selection != "oracle", row.dice.n_tasks, row.dice.value or 0.0

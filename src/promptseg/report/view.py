@@ -40,11 +40,12 @@ class Comparison:
     strategies: tuple[Head, ...]
     columns: tuple[Group, ...]
     lines: tuple[Line, ...]
+    is_even: bool  # all means over tasks are over the same tasks
 
 
 def combination(group: Group) -> Group:
-    """Drop the task of a group: what answered, not on what."""
-    return replace(group, task=None, distance_unit=None)
+    """Drop the task of a group and how it was evaluated: what answered, not on what."""
+    return replace(group, task=None, unit="", distance_unit=None)
 
 
 def combinations(pooled: Pool, rows: Sequence[Row]) -> list[Group]:
@@ -60,16 +61,29 @@ def comparisons(
     at = {(combination(row.group), row.group.task): row for row in (*rows, *means)}
     tasks = dict.fromkeys(row.group.task for row in rows)
     first: tuple[str | None, ...] = (None,) if len(tasks) > 1 and means else ()
+    is_even = _is_even(rows, means)
     lines = [_line(columns, task, at) for task in (*first, *tasks)]
+    if first and not is_even:
+        lines[0] = replace(lines[0], best=None)
     return [
         Comparison(
             models=_heads([columns[i].model for i in part]) if name.models else (),
             strategies=_heads([(columns[i].model, name.strategy(columns[i])) for i in part]),
             columns=tuple(columns[i] for i in part),
             lines=tuple(_cut(line, part) for line in lines),
+            is_even=is_even,
         )
         for part in _parts(columns)
     ]
+
+
+def _is_even(rows: Sequence[Row], means: Sequence[Row]) -> bool:
+    """Tell whether all means over tasks are over the same tasks, and may be compared."""
+    tasks: dict[Group, set[str | None]] = {combination(row.group): set() for row in means}
+    for row in rows:
+        if row.dice.value is not None and combination(row.group) in tasks:
+            tasks[combination(row.group)].add(row.group.task)
+    return len({frozenset(own) for own in tasks.values() if own}) <= 1
 
 
 def _parts(columns: Sequence[Group]) -> list[list[int]]:
@@ -136,6 +150,7 @@ class Figure:
     series: tuple[Series, ...]
     lines: tuple[tuple[str, tuple[Strip | None, ...]], ...]
     thinned: bool
+    n_left_out: int  # tasks for which no series has a value
 
 
 def figure(
@@ -157,7 +172,7 @@ def figure(
         (line for line in lines if any(line[1])), key=lambda line: _height(line[1]), reverse=True
     )
     thinned = any(len(values) > MOST_DOTS for values in means.values())
-    return Figure(series, tuple(shown_lines), thinned)
+    return Figure(series, tuple(shown_lines), thinned, len(tasks) - len(shown_lines))
 
 
 def _height(strips: Sequence[Strip | None]) -> float:

@@ -7,7 +7,7 @@ import polars as pl
 
 from promptseg.record import RunFolder
 from promptseg.report.table import Pool, Row
-from promptseg.stats import Estimate, Group
+from promptseg.stats import COMBINATION, Estimate, Group
 
 UNDEFINED = "–"
 REASONS_SHOWN = 5
@@ -55,6 +55,13 @@ def marked(item: Estimate) -> str:
     return f"{interval(item)} few" if few else interval(item)
 
 
+def subjects(item: Estimate) -> str:
+    """Write a number of subjects; where some are unknown, how many there are at least."""
+    if item.n_subjects is None and item.n_subjects_known:
+        return f"≥\u00a0{count(item.n_subjects_known)}"
+    return count(item.n_subjects)
+
+
 def plural(number: int, noun: str, several: str | None = None) -> str:
     """Write a number with its noun: 1 image, 2 images."""
     return f"{count(number)} {noun if number == 1 else several or noun + 's'}"
@@ -66,13 +73,11 @@ class Naming:
 
     models: bool
     protocols: bool
-    units: bool
 
     def strategy(self, group: Group) -> str:
-        """Name a strategy, with its jitter, and with protocol and unit where they vary."""
+        """Name a strategy, with its jitter, and with the protocol where several were run."""
         extra = [group.jitter]
         extra += [f"{group.protocol} protocol"] if self.protocols else []
-        extra += [f"by {group.unit}"] if self.units else []
         told = ", ".join(part for part in extra if part)
         return f"{group.strategy} ({told})" if told else group.strategy
 
@@ -88,7 +93,6 @@ def naming(rows: Sequence[Row]) -> Naming:
     return Naming(
         len({group.model for group in groups}) > 1,
         len({group.protocol for group in groups}) > 1,
-        len({group.unit for group in groups}) > 1,
     )
 
 
@@ -105,13 +109,24 @@ def headlines(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> list[st
 
 def _headline(lead: Row, rows: Sequence[Row], name: Naming) -> str:
     group, dice = lead.group, lead.dice
-    subjects = "unknown subjects" if dice.n_subjects is None else plural(dice.n_subjects, "subject")
     how = f"{name.strategy(group)} / {group.selection}"
     oracle = " (chosen with the reference at hand: an upper bound)"
     return (
-        f"On {plural(dice.n_images, 'image')} of {subjects}, {group.model} with {how}"
+        f"On {plural(dice.n_images, 'image')} of {_whose(dice)}, {group.model} with {how}"
         f"{oracle if group.selection == 'oracle' else ''} reaches a mean DICE of "
         f"{fraction(dice.value)} ({_how_sure(dice)}) {_over_which(group, rows)}"
+    )
+
+
+def _whose(dice: Estimate) -> str:
+    """Name the subjects of some images, as far as they are known."""
+    if dice.n_subjects is not None:
+        return plural(dice.n_subjects, "subject")
+    if dice.n_subjects_known == 0:
+        return "unknown subjects"
+    return (
+        f"at least {plural(dice.n_subjects_known, 'subject')} "
+        f"(unknown for {plural(dice.n_images_unknown, 'image')})"
     )
 
 
@@ -132,19 +147,20 @@ def _over_which(group: Group, rows: Sequence[Row]) -> str:
         for row in rows
         if row.dice.value is not None and same_combination(row.group, group)
     )
+    n_tasks = len({row.group.task for row in rows})
     if len(scored) == 1:
-        return f"in its one task, {scored[0][1]}."
+        return f"in {'its one task' if n_tasks == 1 else 'the one task it has'}, {scored[0][1]}."
     (low, worst), (high, best) = scored[0], scored[-1]
+    share = f"{len(scored)} of {n_tasks}" if len(scored) < n_tasks else f"{n_tasks}"
     return (
-        f"over {len(scored)} tasks. Worst task: {worst}, {fraction(low)}; "
+        f"over {share} tasks. Worst task: {worst}, {fraction(low)}; "
         f"best task: {best}, {fraction(high)}."
     )
 
 
 def same_combination(a: Group, b: Group) -> bool:
-    """Tell whether two groups differ in nothing but the task and the unit of length."""
-    names = ("model", "protocol", "unit", "strategy", "selection", "jitter")
-    return all(getattr(a, name) == getattr(b, name) for name in names)
+    """Tell whether the same answered, on whatever task, by whatever unit of evaluation."""
+    return all(getattr(a, name) == getattr(b, name) for name in COMBINATION)
 
 
 def _no_headline(model: str, rows: Sequence[Row]) -> str:
