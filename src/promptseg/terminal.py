@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from promptseg.model import Segmenter
     from promptseg.record import RunFolder
     from promptseg.report import Row
-    from promptseg.stats import Estimate
 
 EXIT_DONE, EXIT_FAILED_SAMPLES = 0, 3
 EXIT_INTERRUPTED = 130  # as shells number it: 128 + SIGINT
@@ -185,8 +184,8 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
 
 
 SCORE_COLUMNS = (
-    ("prompt", 10), ("selection", 10), ("DICE", 5), ("95 % or values", 23),
-    ("subj.", 5), ("imgs", 4), ("targ.", 5), ("empty", 5),
+    ("prompt", 10), ("selection", 10), ("DICE", 5), ("95 % (values)", 16),
+    ("subj.", 5), ("images", 6), ("targets", 7), ("empty", 5),
 )  # fmt: skip
 
 
@@ -199,34 +198,38 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
         task = row.group.task or ""
         grouped.setdefault(f"{task}, {row.group.model}" if several else task, []).append(row)
     for index, (heading, group) in enumerate(grouped.items()):
-        table = Table(title=escape(heading), title_justify="left", box=None, show_header=index == 0)
+        table = Table(
+            title=escape(heading),
+            title_justify="left",
+            box=None,
+            show_header=index == 0,
+            pad_edge=False,
+        )
         for number, (name, width) in enumerate(SCORE_COLUMNS):
             side: Literal["left", "right"] = "right" if number > 1 else "left"
             table.add_column(name, width=width, no_wrap=number != 3, justify=side)
         for row in group:
             table.add_row(*_cells(row), style="dim" if row.group.off_protocol else None)
         out.print(table)
+    if any("by image" in row.dice.notes for row in rows):
+        out.print(
+            "? subjects unknown: intervals are over images, too narrow if images share patients."
+        )
     if any(row.group.off_protocol for row in rows):
         out.print("* off-protocol: the model was not trained for this prompt or selection.")
 
 
 def _cells(row: "Row") -> list[str]:
+    from promptseg.report.words import marked
+
     group, dice = row.group, row.dice
     return [
         group.strategy,
         group.selection + ("*" if group.off_protocol else ""),
         "–" if dice.value is None else f"{dice.value:.3f}",
-        _how_sure(dice),
+        marked(dice) or "–",
         "?" if dice.n_subjects is None else str(dice.n_subjects),
         str(dice.n_images),
         str(dice.n_targets),
         "–" if dice.rate_empty is None else f"{dice.rate_empty:.0%}",
     ]
-
-
-def _how_sure(dice: "Estimate") -> str:
-    """Write the interval and what weakens it; the single values where there is none."""
-    from promptseg.report.words import marked
-
-    told = marked(dice) or "–"
-    return f"{told} by image" if "by image" in dice.notes else told
