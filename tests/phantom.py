@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from promptseg.corpus import Corpus, CorpusWriter, ImageRow, encode_image, open_corpus, target_row
+from promptseg.corpus import Corpus, CorpusWriter, open_corpus
+from promptseg.pixels import encode_image
+from promptseg.rows import ImageRow, target_row
 from promptseg.sample import Target
 
 BACKGROUND, FIRST_OBJECT = 40, 150

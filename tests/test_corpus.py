@@ -8,19 +8,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from promptseg.corpus import (
-    IMAGES_PER_PART,
-    IMAGES_PER_ROW_GROUP,
-    CorpusWriter,
-    DropRow,
-    ImageRow,
-    decode_image,
-    displayed,
-    encode_image,
-    open_corpus,
-    target_row,
-)
+from promptseg.corpus import IMAGES_PER_PART, IMAGES_PER_ROW_GROUP, CorpusWriter, open_corpus
 from promptseg.errors import DataError
+from promptseg.pixels import decode_image, displayed, encode_image
+from promptseg.rows import DropRow, ImageRow, target_row
 from promptseg.sample import Sample, Target, Unreadable
 
 # pycocotools has not followed NumPy 2 in one place; what it decodes is right

@@ -15,16 +15,8 @@ from typing import TYPE_CHECKING, Any
 from promptseg.errors import DataError
 from promptseg.mask import from_rle
 from promptseg.parquet import arrow_schema, write_atomically
-from promptseg.pixels import decode_image as decode_image
-from promptseg.pixels import displayed as displayed
-from promptseg.pixels import encode_image as encode_image
-from promptseg.rows import DropRow as DropRow
-from promptseg.rows import ImageRow as ImageRow
-from promptseg.rows import TargetRow as TargetRow
-from promptseg.rows import fingerprint as fingerprint
-from promptseg.rows import image_digest as image_digest
-from promptseg.rows import image_schema as image_schema
-from promptseg.rows import target_row as target_row
+from promptseg.pixels import decode_image, displayed
+from promptseg.rows import DropRow, ImageRow, TargetRow, fingerprint, image_digest, image_schema
 from promptseg.sample import Sample, Target, Unreadable, task_name
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.corpus import CorpusInfo, DropRow, TargetRow, image_schema
+from promptseg.corpus import CorpusInfo
 from promptseg.parquet import arrow_schema, write_atomically
+from promptseg.rows import DropRow, TargetRow, image_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

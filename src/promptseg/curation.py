@@ -13,17 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from promptseg.corpus import (
-    CorpusInfo,
-    CorpusWriter,
-    DropRow,
-    ImageRow,
-    TargetRow,
-    encode_image,
-    target_row,
-)
+from promptseg.corpus import CorpusInfo, CorpusWriter
 from promptseg.croissant import write_croissant
 from promptseg.errors import DataError
+from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile, Listing, printable, scan
 from promptseg.reader.frame import (
     NO_MASK,
@@ -36,6 +29,7 @@ from promptseg.reader.frame import (
 )
 from promptseg.reader.labels import Naming, as_labels, values_in
 from promptseg.reader.table import Found, Table, find_table
+from promptseg.rows import DropRow, ImageRow, TargetRow, target_row
 
 _NO_TARGET = "no target is left in it"
 

@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Integer
 
-from promptseg.corpus import DropRow
 from promptseg.errors import DataError
 from promptseg.reader import nifti
 from promptseg.reader.folder import ImageFile, is_volume
@@ -26,6 +25,7 @@ from promptseg.reader.image import (
     scaled,
 )
 from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
+from promptseg.rows import DropRow
 from promptseg.sample import Target
 
 NO_MASK = "none of its masks is usable"
