@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 from phantom import FIRST_OBJECT
 
 from promptseg.model import Candidates, Training
-from promptseg.prompt import Prompt, box_of
+from promptseg.prompt import Box, Prompt, box_of, points_of
 
 Image = UInt8[np.ndarray, "h w 3"]
 BOXES = Training(frozenset({"box"}), frozenset({"single", "oracle", "predicted"}))
@@ -17,9 +17,13 @@ Answer = Callable[[Image, Prompt], Bool[np.ndarray, "h w"]]
 
 
 def filled_box(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
-    """Answer with the box itself."""
+    """Answer with the box itself; to points alone, with the box around them."""
     box = box_of(prompt)
-    assert box is not None
+    if box is None:
+        points = points_of(prompt)
+        assert points is not None
+        (x0, y0), (x1, y1) = points.xy.min(axis=0), points.xy.max(axis=0)
+        box = Box(x0, y0, x1 + 1, y1 + 1)
     mask = np.zeros(image.shape[:2], dtype=bool)
     mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
     return mask

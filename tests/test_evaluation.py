@@ -17,7 +17,7 @@ from promptseg.record import Record
 from promptseg.sample import Sample, Target, Unreadable, regroup
 from promptseg.strategy import STRATEGIES, Strategy
 
-BOTH = Plan(tuple(STRATEGIES.values()))
+BOTH = Plan((STRATEGIES["box"], STRATEGIES["box+point"]))
 
 
 def _sample(index: int = 0, **changes: object) -> Sample:
@@ -215,3 +215,20 @@ def test_a_hundred_instances_or_one_have_the_same_target_id_by_class():
 
     assert [t.target_id for t in regroup([one], "class")] == ["i#cell"]
     assert [t.target_id for t in regroup([one, two], "class")] == ["i#cell"]
+
+
+def test_points_are_counted_and_a_full_window_is_a_failed_record():
+    """S2 to S4 run like the others; an object that fills its window has no negative point."""
+    names = ("point1", "points5", "points5+5")
+    plan = Plan(tuple(STRATEGIES[name] for name in names))
+    whole = Target("p#whole", "whole", np.ones((64, 80), dtype=bool))
+    sample = _sample()
+    sample = dataclasses.replace(sample, targets=(*sample.targets, whole))
+    records = _records([sample], fakes.reference(), plan)
+    counted = {(r.strategy, r.n_positive, r.n_negative) for r in records if r.outcome != "failed"}
+    failed = [r for r in records if r.outcome == "failed"]
+
+    assert counted == {("point1", 1, 0), ("points5", 5, 0), ("points5+5", 5, 5)}
+    assert {(r.object, r.strategy) for r in failed} == {("whole", "points5+5")}
+    assert all("no background in the window" in (r.reason or "") for r in failed)
+    assert all(r.off_protocol for r in records)

@@ -20,7 +20,7 @@ from promptseg.record import TIMES, RunFolder, open_run, start_run
 from promptseg.run import MOST_PARTS, describe_run, evaluate_corpus, failures, parts_of
 from promptseg.strategy import STRATEGIES
 
-BOTH = Plan(tuple(STRATEGIES.values()))
+BOTH = Plan((STRATEGIES["box"], STRATEGIES["box+point"]))
 
 
 def _run(

@@ -1,18 +1,23 @@
 """Prompts made from a reference follow PROTOCOL decision 3, for every mask there can be."""
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from promptseg.mask import bounding_box_xyxy
+from promptseg.prompt import Points
 from promptseg.strategy import (
     STRATEGIES,
     box_and_point,
     centre_pixel_xy,
+    negative_points_xy,
     positive_points_xy,
     tight_box,
+    window_xyxy,
 )
 
 masks = (
@@ -62,6 +67,74 @@ def test_positive_points_follow_the_stated_rule(mask: np.ndarray, count: int):
     assert [tuple(point) for point in positive_points_xy(mask, count).astype(int)] == expected
 
 
+@given(masks, st.integers(1, 12))
+def test_negative_points_are_distinct_off_the_object_and_in_the_window(
+    mask: np.ndarray, count: int
+):
+    """min(n, available) different pixels near the object; without background there is no prompt."""
+    x0, y0, x1, y1 = window_xyxy(mask)
+    available = int((~mask[y0:y1, x0:x1]).sum())
+    if available == 0:
+        with pytest.raises(ValueError, match="no background in the window"):
+            negative_points_xy(mask, count)
+        return
+    xy = negative_points_xy(mask, count).astype(int)
+
+    assert len(xy) == min(count, available)
+    assert len({tuple(point) for point in xy}) == len(xy)
+    assert not mask[xy[:, 1], xy[:, 0]].any()
+    assert ((xy >= (x0, y0)) & (xy < (x1, y1))).all()
+
+
+@given(masks, st.integers(1, 12))
+def test_negative_points_follow_the_stated_rule(mask: np.ndarray, count: int):
+    """The rule once more, pixel by pixel."""
+    x0, y0, x1, y1 = window_xyxy(mask)
+    pixels = [(x, y) for y in range(y0, y1) for x in range(x0, x1) if not mask[y, x]]
+    assume(pixels)
+    k = min(count, len(pixels))
+    expected = [pixels[int((i + 0.5) * len(pixels) / k)] for i in range(k)]
+
+    assert [tuple(point) for point in negative_points_xy(mask, count).astype(int)] == expected
+
+
+@given(masks)
+def test_the_window_is_the_box_enlarged_twice_within_the_image(mask: np.ndarray):
+    """Twice the box's sides about its centre, but for rounding and for what lies outside."""
+    box = tight_box(mask)
+    window = window_xyxy(mask)
+    for lo, hi, size, low, high in (
+        (box.x0, box.x1, mask.shape[1], window[0], window[2]),
+        (box.y0, box.y1, mask.shape[0], window[1], window[3]),
+    ):
+        centre, reach = (lo + hi) / 2, hi - lo
+
+        assert low == max(0, math.floor(centre - reach))
+        assert high == min(size, math.ceil(centre + reach))
+
+
+def test_points_say_which_of_them_lie_on_the_object():
+    """Positive ones come first; their number and the others' is what the record counts."""
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[6:12, 6:12] = True
+    prompt = STRATEGIES["points5+5"].make(mask)
+    assert isinstance(prompt, Points)
+    on = mask[prompt.xy[:, 1].astype(int), prompt.xy[:, 0].astype(int)]
+
+    assert prompt.positive.tolist() == [True] * 5 + [False] * 5
+    np.testing.assert_array_equal(on, prompt.positive)
+
+
+def test_an_object_of_two_pixels_has_two_positive_points():
+    """Fewer than asked for, counted, and never one twice."""
+    mask = np.zeros((5, 5), dtype=bool)
+    mask[2, 2:4] = True
+    prompt = STRATEGIES["points5"].make(mask)
+    assert isinstance(prompt, Points)
+
+    assert prompt.positive.tolist() == [True, True]
+
+
 def test_the_centre_of_a_ring_is_not_prompted():
     """The centre of mass of a ring lies in its hole: another pixel of the ring is taken."""
     ring = np.ones((9, 9), dtype=bool)
@@ -86,7 +159,7 @@ def test_a_single_pixel_gives_a_box_of_one_pixel_and_that_point():
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_makes_the_kind_of_prompt_it_declares(name: str):
     """`off_protocol` is decided by the declared kind: it has to be true."""
-    mask = np.ones((4, 4), dtype=bool)
+    mask = np.pad(np.ones((4, 4), dtype=bool), 2)
 
     assert STRATEGIES[name].make(mask).kind == STRATEGIES[name].prompt_kind
     assert STRATEGIES[name].name == name

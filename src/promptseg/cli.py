@@ -245,7 +245,7 @@ def evaluate(
         list[str], typer.Option(help="Model name, or package.module:name. Repeat for several.")
     ] = ["litemedsam"],  # noqa: B006 - typer copies it
     strategy: Annotated[
-        list[str], typer.Option(help="Prompt: box, box+point, or all. Repeat for several.")
+        list[str], typer.Option(help="Prompt: point1, points5, points5+5, box, box+point, or all.")
     ] = ["box"],  # noqa: B006 - typer copies it
     unit: Annotated[
         str, typer.Option(help="Score class (all instances of an object), instance or component.")

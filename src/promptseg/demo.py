@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from promptseg.curation import Curation
 
 MODEL = "litemedsam"
+SHOWN = ("box", "box+point")
 MNI152 = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 BRAIN = {
     name: WheelFile("nilearn==0.14.1", MNI152.format(name), sha256)
@@ -92,7 +93,7 @@ def run_demo(out: Path, *, device: str) -> int:
     models = {MODEL: load_model(MODEL, device=device)}
     fetch_raw(out / "raw")
     folders, codes = [], []
-    plan = Plan(tuple(STRATEGIES.values()), unit="instance")
+    plan = Plan(tuple(STRATEGIES[name] for name in SHOWN), unit="instance")
     for part in parts():
         corpus = _corpus(out, part)
         run = describe_run(corpus, models, plan, device=device)
