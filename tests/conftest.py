@@ -66,12 +66,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[NEEDED] = len(needing)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """Say in one closing line how many tests were skipped without the sample set."""
     count = config.stash.get(NEEDED, 0)
     if count and not SAMPLE_SET.is_dir():
-        terminalreporter.write_line(
+        print(
             f"The sample set (../shared/data) is not here: {count} tests that use it were skipped."
         )
