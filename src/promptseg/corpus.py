@@ -94,7 +94,8 @@ class Corpus:
         images = part_paths(self.path, "images")[group.part]
         targets = part_paths(self.path, "targets")[group.part]
         try:
-            rows = pq.ParquetFile(images).read_row_group(group.index).to_pylist()
+            with pq.ParquetFile(images) as file:
+                rows = file.read_row_group(group.index).to_pylist()
             wanted = [row["image_id"] for row in rows]
             table = pq.read_table(targets, filters=[("image_id", "in", wanted)])
             of_image = _by_image(table.to_pylist())
@@ -334,7 +335,8 @@ class CorpusWriter:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=IMAGES_PER_ROW_GROUP)
+        rows = IMAGES_PER_ROW_GROUP if kind == "images" else None
+        pq.write_table(table, sink, compression="zstd", row_group_size=rows)
         path = self.path / kind / f"part-{self._parts:05d}.parquet"
         write_atomically(path, sink.getvalue().to_pybytes())
 
