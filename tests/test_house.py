@@ -60,7 +60,7 @@ def test_imports_point_one_way(path: Path):
         if other != name and other != "__version__" and level[other] > level[name]
     }
 
-    assert upward <= {"models"} if name in {"model", "run"} else not upward
+    assert not upward
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

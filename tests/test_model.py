@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from promptseg.errors import ModelError, UnknownName, pick
-from promptseg.model import Candidates, Canvas, Segmenter, load_model, masks_at
+from promptseg.model import Candidates, Canvas, Segmenter, masks_at
+from promptseg.models import load_model
 from promptseg.selection import choose
 
 

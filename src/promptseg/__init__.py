@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from promptseg.model import Candidates as Candidates
     from promptseg.model import Segmenter as Segmenter
     from promptseg.model import Training as Training
-    from promptseg.model import load_model as load_model
+    from promptseg.models import load_model as load_model
     from promptseg.prompt import Box as Box
     from promptseg.prompt import BoxPoints as BoxPoints
     from promptseg.prompt import Points as Points
@@ -38,7 +38,8 @@ _HOMES = {
     "curation": ("Curation", "curate"),
     "evaluation": ("Plan", "evaluate"),
     "metric": ("score",),
-    "model": ("Candidates", "Segmenter", "Training", "load_model"),
+    "model": ("Candidates", "Segmenter", "Training"),
+    "models": ("load_model",),
     "prompt": ("Box", "BoxPoints", "Points"),
     "record": ("open_run", "start_run"),
     "report": ("write_report",),

@@ -302,7 +302,8 @@ def evaluate(
 def _load(
     names: list[str], weights: Path | None, device: str, dtype: str
 ) -> "dict[str, Segmenter[Any]]":
-    from promptseg.model import Precision, load_model
+    from promptseg.model import Precision
+    from promptseg.models import load_model
 
     pick(_words(Precision), dtype, "dtype")
     unique = list(dict.fromkeys(names))

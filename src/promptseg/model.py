@@ -1,15 +1,12 @@
 """The seam to any promptable model: embed an image once, then decode prompts from the embedding."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from promptseg.errors import ModelError, PromptsegError, pick
 from promptseg.prompt import Prompt, PromptKind
 from promptseg.weights import WheelFile
 
@@ -105,59 +102,6 @@ class ModelCard:
     citation: str
     weights: WheelFile
     loader: str  # package.module:function
-
-
-def load_model(
-    name: str, *, weights: Path | None = None, device: str = "cpu", dtype: str = "float32"
-) -> Segmenter[Any]:
-    """Load a built-in model by name, or anyone's own as `package.module:name`.
-
-    What `package.module:name` stands for is a Segmenter, or a callable without arguments that
-    returns one.
-
-    Raises
-    ------
-    UnknownName
-        No built-in model has this name.
-    ModelError
-        The weights cannot be had or do not fit, or the named object is no Segmenter.
-    """
-    if ":" in name:
-        if weights is not None or dtype != "float32":
-            raise ModelError(f"{name} is a model of your own: it chooses weights and dtype itself.")
-        return _own_model(name)
-    from promptseg.models import MODELS
-
-    card = pick(MODELS, name, "model")
-    load = _imported(card.loader)
-    model: Segmenter[Any] = load(weights=weights, device=device, dtype=dtype)
-    return model
-
-
-def _own_model(name: str) -> Segmenter[Any]:
-    found = _imported(name)
-    try:
-        model = found if isinstance(found, Segmenter) and not isinstance(found, type) else found()
-    except PromptsegError:
-        raise
-    except Exception as error:  # whatever foreign code raises
-        raise ModelError(f"{name} could not be made: {type(error).__name__}: {error}") from error
-    if not isinstance(model, Segmenter):
-        raise ModelError(
-            f"{name} is no Segmenter: it needs name, weights_hash, training, embed and segment."
-        )
-    return model
-
-
-def _imported(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(
-            f"Cannot import {name}: {error}. Is the module on PYTHONPATH, and is it "
-            "package.module:name?"
-        ) from error
 
 
 def masks_at(candidates: Candidates, size_hw: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:

@@ -10,6 +10,7 @@ from typing import Any
 from promptseg.corpus import Corpus, RowGroup
 from promptseg.evaluation import Evaluated, Plan, evaluate
 from promptseg.model import Segmenter
+from promptseg.models import MODELS
 from promptseg.record import Run, RunFolder
 
 MOST_PARTS = 4096  # bounds the number of files of a run
@@ -59,8 +60,6 @@ def describe_run(
 
     `models` are given by the words that ask for them: `litemedsam`, `package.module:name`.
     """
-    from promptseg.models import MODELS
-
     published = {
         model.name: MODELS[word].licence
         for word, model in models.items()

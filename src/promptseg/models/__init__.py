@@ -1,8 +1,12 @@
-"""The built-in models: one adapter per family, described without importing them."""
+"""The models: the built-in ones, described without importing them, and how any is loaded."""
 
+import importlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from promptseg.model import ModelCard, Training
+from promptseg.errors import ModelError, PromptsegError, pick
+from promptseg.model import ModelCard, Segmenter, Training
 from promptseg.weights import WheelFile
 
 MODELS: Mapping[str, ModelCard] = {
@@ -31,3 +35,54 @@ MODELS: Mapping[str, ModelCard] = {
         loader="promptseg.models.litemedsam:load",
     ),
 }
+
+
+def load_model(
+    name: str, *, weights: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> Segmenter[Any]:
+    """Load a built-in model by name, or anyone's own as `package.module:name`.
+
+    What `package.module:name` stands for is a Segmenter, or a callable without arguments that
+    returns one.
+
+    Raises
+    ------
+    UnknownName
+        No built-in model has this name.
+    ModelError
+        The weights cannot be had or do not fit, or the named object is no Segmenter.
+    """
+    if ":" in name:
+        if weights is not None or dtype != "float32":
+            raise ModelError(f"{name} is a model of your own: it chooses weights and dtype itself.")
+        return _own_model(name)
+    card = pick(MODELS, name, "model")
+    load = _imported(card.loader)
+    model: Segmenter[Any] = load(weights=weights, device=device, dtype=dtype)
+    return model
+
+
+def _own_model(name: str) -> Segmenter[Any]:
+    found = _imported(name)
+    try:
+        model = found if isinstance(found, Segmenter) and not isinstance(found, type) else found()
+    except PromptsegError:
+        raise
+    except Exception as error:  # whatever foreign code raises
+        raise ModelError(f"{name} could not be made: {type(error).__name__}: {error}") from error
+    if not isinstance(model, Segmenter):
+        raise ModelError(
+            f"{name} is no Segmenter: it needs name, weights_hash, training, embed and segment."
+        )
+    return model
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"Cannot import {name}: {error}. Is the module on PYTHONPATH, and is it "
+            "package.module:name?"
+        ) from error
