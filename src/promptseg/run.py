@@ -34,7 +34,6 @@ class Progress:
     images: int
     prompts: int = 0
     failed: int = 0
-    is_new: bool = True  # False: found in the folder
 
 
 def parts_of(groups: Sequence[RowGroup], n_models: int) -> list[Part]:
@@ -119,7 +118,7 @@ def evaluate_corpus(
         model = ordered[part.model]
         whole = folder.has_part(part.index)
         if whole and not (retry_failed and folder.has_failures(part.index)):
-            yield Progress(model.name, sum(group.n_images for group in part.groups), is_new=False)
+            yield Progress(model.name, sum(group.n_images for group in part.groups))
         else:
             yield from _evaluate_part(corpus, folder, model, plan, part)
 
