@@ -17,7 +17,7 @@ from promptseg.mask import from_rle
 from promptseg.parquet import arrow_schema, write_atomically
 from promptseg.pixels import decode_image, displayed
 from promptseg.rows import DropRow, ImageRow, TargetRow, fingerprint, image_digest, image_schema
-from promptseg.sample import Sample, Target, Unreadable, task_name
+from promptseg.sample import Place, Sample, Target, Unreadable, task_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -223,6 +223,18 @@ def read_sample(row: Mapping[str, Any], targets: list[dict[str, Any]]) -> Sample
         subject=row["subject"],
         spacing_yx_mm=None if None in spacing else spacing,
         targets=read,
+        source=row["source"],
+        place=_place(row),
+    )
+
+
+def _place(row: Mapping[str, Any]) -> Place | None:
+    if row["volume_id"] is None:
+        return None
+    affine = row["affine"]
+    return Place(
+        **{field.name: row[field.name] for field in fields(Place) if field.name != "affine"},
+        affine=None if affine is None else tuple(affine),
     )
 
 

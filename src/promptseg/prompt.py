@@ -6,7 +6,7 @@ half-open, (x0, y0) included and (x1, y1) excluded; adapters translate to what a
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -60,6 +60,36 @@ class BoxPoints:
 Prompt = Points | Box | BoxPoints
 
 
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """Ask for all masks of an image: a grid of points, and what may survive of their answers.
+
+    The names and the defaults are those of SAM's automatic mask generator, which were chosen for
+    its ViT-H encoder. A threshold of 0 does not filter.
+
+    References
+    ----------
+    Kirillov et al. 2023, Segment Anything, doi:10.1109/ICCV51070.2023.00371, appendix B.
+    """
+
+    points_per_side: int = 32
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0  # of the logit, to either side of 0
+    box_nms_thresh: float = 0.7
+    kind: Literal["everything"] = field(default="everything", init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a grid without points, and thresholds that are none."""
+        if self.points_per_side < 1:
+            raise ValueError("a grid needs at least one point per side")
+        thresholds = (self.pred_iou_thresh, self.stability_score_thresh, self.box_nms_thresh)
+        if not all(0 <= value <= 1 for value in thresholds):
+            raise ValueError("thresholds of everything lie between 0 and 1")
+        if not 0 < self.stability_score_offset < float("inf"):
+            raise ValueError("the offset of the stability score has to be positive")
+
+
 def points_of(prompt: Prompt) -> Points | None:
     """Return the clicks of a prompt, or None when it has none."""
     match prompt:
@@ -82,9 +112,11 @@ def box_of(prompt: Prompt) -> Box | None:
             return None
 
 
-def to_json(prompt: Prompt) -> str:
+def to_json(prompt: Prompt | Everything) -> str:
     """Write a prompt as JSON, the form in which runs store it; `from_json` reads it back."""
     content: dict[str, Any] = {"kind": prompt.kind}
+    if isinstance(prompt, Everything):
+        return json.dumps(content | asdict(prompt), separators=(",", ":"))
     box, points = box_of(prompt), points_of(prompt)
     if box is not None:
         content["box_xyxy"] = [box.x0, box.y0, box.x1, box.y1]
@@ -94,10 +126,12 @@ def to_json(prompt: Prompt) -> str:
     return json.dumps(content, separators=(",", ":"))
 
 
-def from_json(text: str) -> Prompt:
+def from_json(text: str) -> Prompt | Everything:
     """Read a prompt written by `to_json`; raises ValueError on anything else."""
     content = json.loads(text)
     match content.get("kind"):
+        case "everything":
+            return Everything(**{key: value for key, value in content.items() if key != "kind"})
         case "box":
             return _box(content)
         case "points":

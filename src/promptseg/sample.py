@@ -21,6 +21,18 @@ class Target:
     annotator: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a slice lies in its volume; the affine takes voxels (i, j, k) to RAS+ millimetres."""
+
+    volume_id: str
+    slice_index: int
+    n_slices: int
+    plane: str
+    spacing_slice_mm: float | None
+    affine: tuple[float, ...] | None  # 4 x 4, row-major
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One 2D image with its targets, and what is known about where it came from.
@@ -36,6 +48,8 @@ class Sample:
     targets: tuple[Target, ...]
     subject: str | None = None  # the patient (pseudonymous): what intervals resample
     spacing_yx_mm: tuple[float, float] | None = None  # None: distances are in pixels
+    source: str | None = None  # path of its file below the curated folder
+    place: Place | None = None  # None: a picture, no slice of a volume
 
 
 @dataclass(frozen=True, slots=True)

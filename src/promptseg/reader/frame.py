@@ -26,7 +26,7 @@ from promptseg.reader.image import (
 )
 from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
 from promptseg.rows import DropRow
-from promptseg.sample import Target
+from promptseg.sample import Place, Target
 
 NO_MASK = "none of its masks is usable"
 _EMPTY = "the mask is empty"
@@ -40,18 +40,6 @@ class Labels:
     source: str
     values: Integer[np.ndarray, "*space"]
     entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a slice lies in its volume."""
-
-    volume_id: str
-    slice_index: int
-    n_slices: int
-    plane: str
-    spacing_slice_mm: float | None
-    affine: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
