@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from promptseg.prompt import Prompt, PromptKind
+from promptseg.prompt import Everything, Prompt, PromptKind
+from promptseg.strategy import StrategyKind
 from promptseg.weights import WheelFile
 
 Selection = Literal["single", "oracle", "predicted"]
@@ -48,9 +49,14 @@ class Training:
     prompts: frozenset[PromptKind]
     selections: frozenset[Selection]
 
-    def covers(self, prompt: PromptKind, selection: Selection) -> bool:
-        """Tell whether the model was trained for a kind of prompt and a choice of candidate."""
-        return prompt in self.prompts and selection in self.selections
+    def covers(self, kind: StrategyKind, selection: Selection) -> bool:
+        """Tell whether the model was trained for a kind of prompt and a choice of candidate.
+
+        Everything asks with points, and filters the answers by their predicted IoU.
+        """
+        if kind == "everything":
+            return "points" in self.prompts and {"predicted", selection} <= self.selections
+        return kind in self.prompts and selection in self.selections
 
 
 @runtime_checkable
@@ -77,7 +83,7 @@ class Segmenter(Protocol[E]):
     weights_hash: str
     training: Training
 
-    def embed(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Sequence[E]:
+    def embed(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Sequence[E]:
         """Encode images, once each."""
         ...
 
@@ -102,10 +108,20 @@ class ModelCard:
     citation: str
     weights: WheelFile
     loader: str  # package.module:function
+    everything: Everything  # the thresholds of everything that suit the model ...
+    everything_source: str  # ... and how they were chosen
 
 
 def masks_at(candidates: Candidates, size_hw: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:
-    """Bring a model's logits to the size of the image and threshold them at 0.
+    """Bring a model's logits to the size of the image and threshold them at 0."""
+    masks: Bool[np.ndarray, "n h w"] = logits_at(candidates.logits, candidates.canvas, size_hw) > 0
+    return masks
+
+
+def logits_at(
+    logits: Float32[np.ndarray, "n _ _"], canvas: Canvas | None, size_hw: tuple[int, int]
+) -> Float32[np.ndarray, "n h w"]:
+    """Bring logits to the size of the image.
 
     As SAM's and LiteMedSAM's own code does: bilinearly (pixel centres, no corner alignment) to the
     canvas, cut to the part that shows the image, then to the image.
@@ -113,13 +129,12 @@ def masks_at(candidates: Candidates, size_hw: tuple[int, int]) -> Bool[np.ndarra
     import torch
     from torch.nn.functional import interpolate
 
-    logits = torch.from_numpy(np.ascontiguousarray(candidates.logits))[None]
-    canvas = candidates.canvas
+    maps = torch.from_numpy(np.ascontiguousarray(logits))[None]
     if canvas is not None:
-        if logits.shape[-2:] != (canvas.side, canvas.side):
-            logits = interpolate(logits, (canvas.side, canvas.side), mode="bilinear")
-        logits = logits[..., : canvas.valid_hw[0], : canvas.valid_hw[1]]
-    if logits.shape[-2:] != size_hw:
-        logits = interpolate(logits, size_hw, mode="bilinear")
-    masks: np.ndarray[Any, Any] = (logits[0] > 0).numpy()
-    return masks
+        if maps.shape[-2:] != (canvas.side, canvas.side):
+            maps = interpolate(maps, (canvas.side, canvas.side), mode="bilinear")
+        maps = maps[..., : canvas.valid_hw[0], : canvas.valid_hw[1]]
+    if maps.shape[-2:] != size_hw:
+        maps = interpolate(maps, size_hw, mode="bilinear")
+    at_size: Float32[np.ndarray, "n h w"] = maps[0].numpy()
+    return at_size

@@ -1,0 +1,272 @@
+"""Everything: all masks that a model gives for a grid of points, and what of them survives.
+
+The rules are those of SAM's automatic mask generator for one crop, the image itself; they run on
+an embedding that prompts share. Filters compare float32 with float32, as there.
+Source: Kirillov et al. 2023, Segment Anything, doi:10.1109/ICCV51070.2023.00371, appendix B.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+from scipy.sparse import csr_array
+
+from promptseg.mask import Rle, bounding_box_xyxy, from_rle, to_rle
+from promptseg.model import Candidates, Segmenter, logits_at
+from promptseg.prompt import Everything, Points
+
+MOST_POINTS_PER_SIDE = 256
+PIECE_BYTES = 64_000_000  # of maps at the image's size held at once; a larger map stands alone
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survivors:
+    """The masks of one image that survived, in the order in which NMS keeps them.
+
+    That is by falling predicted IoU. The stability of a mask is NaN, undefined, where no logit
+    exceeds minus the offset; with a threshold above 0 such a mask does not survive.
+    """
+
+    masks: tuple[Rle, ...]  # at the image's size
+    predicted_iou: Float32[np.ndarray, "n"]
+    stability: Float32[np.ndarray, "n"]
+    points_xy: Float64[np.ndarray, "n 2"]  # the grid point that each came from
+    image_hw: tuple[int, int]
+    n_candidates: int  # before filtering
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One candidate that passed both filters."""
+
+    mask: Rle
+    box_xyxy: tuple[int, int, int, int]  # closed; 0, 0, 0, 0 of an empty mask
+    predicted_iou: float
+    stability: float
+    point_xy: tuple[float, float]
+
+
+def grid_points_xy(points_per_side: int, image_hw: tuple[int, int]) -> Float64[np.ndarray, "n 2"]:
+    """Lay SAM's grid over an image: (i + 0.5) / n of its width and height, row by row.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than 1 or more than 256 points per side.
+    """
+    if not 1 <= points_per_side <= MOST_POINTS_PER_SIDE:
+        raise ValueError(
+            f"a grid has 1 to {MOST_POINTS_PER_SIDE} points per side, not {points_per_side}"
+        )
+    half = 0.5 / points_per_side
+    share = np.linspace(half, 1 - half, points_per_side)  # to the last bit what SAM's grid holds
+    y, x = np.meshgrid(share, share, indexing="ij")
+    height, width = image_hw
+    return np.stack([x.ravel() * width, y.ravel() * height], axis=1)
+
+
+def survivors(
+    model: Segmenter[Any],
+    embedding: Any,
+    image_hw: tuple[int, int],
+    settings: Everything,
+    *,
+    points_per_batch: int = 64,
+) -> Survivors:
+    """Ask a model at every point of a grid, and keep what SAM's own generator would keep.
+
+    Candidates are the multimask tokens of every point. In turn they are rejected by predicted IoU
+    (kept: above the threshold), by stability (kept: at least the threshold) and by
+    non-maximum suppression of their boxes (suppressed: IoU above the threshold). A threshold of 0
+    skips either of the first two.
+
+    Predicted IoU is looked at before anything is enlarged; stability, the mask and its box are
+    those at the image's size. Enlarged are at most 64 MB of logits at a time (one map, where that
+    is larger); of a mask that passed, only run lengths, box and numbers are held.
+
+    Parameters
+    ----------
+    embedding
+        What the model's `embed` gave for the image of size `image_hw`.
+    points_per_batch
+        How many points the model is asked at once; it bounds the memory of the answers.
+
+    Raises
+    ------
+    ValueError
+        When the grid or the batch is none, or the model's answers have no multimask tokens, no
+        predicted IoU, or numbers that are not finite.
+    """
+    if points_per_batch < 1:
+        raise ValueError(f"a batch needs at least one point, not {points_per_batch}")
+    grid = grid_points_xy(settings.points_per_side, image_hw)
+    n_candidates, found = 0, list[_Found]()
+    for start in range(0, len(grid), points_per_batch):
+        points = grid[start : start + points_per_batch]
+        for point_xy, answer in zip(points, _answers(model, embedding, points), strict=True):
+            n_candidates += len(answer.multimask)
+            found.extend(_passing(answer, point_xy, image_hw, settings))
+    boxes_xyxy = np.array([item.box_xyxy for item in found], dtype=np.float32).reshape(-1, 4)
+    scores = np.array([item.predicted_iou for item in found], dtype=np.float32)
+    kept = [found[index] for index in box_nms(boxes_xyxy, scores, settings.box_nms_thresh)]
+    return Survivors(
+        masks=tuple(item.mask for item in kept),
+        predicted_iou=np.array([item.predicted_iou for item in kept], dtype=np.float32),
+        stability=np.array([item.stability for item in kept], dtype=np.float32),
+        points_xy=np.array([item.point_xy for item in kept], dtype=np.float64).reshape(-1, 2),
+        image_hw=image_hw,
+        n_candidates=n_candidates,
+    )
+
+
+def _answers(
+    model: Segmenter[Any], embedding: Any, points_xy: Float64[np.ndarray, "n 2"]
+) -> Sequence[Candidates]:
+    """Ask the model at each point alone, and refuse what cannot be filtered."""
+    one = np.array([True])
+    answers = model.segment(embedding, [Points(xy[None], one) for xy in points_xy])
+    if len(answers) != len(points_xy):
+        raise ValueError(f"{len(points_xy)} prompts were answered with {len(answers)} candidates")
+    for answer in answers:
+        if not answer.multimask:
+            raise ValueError(f"everything needs multimask tokens, and {model.name} has none")
+        if answer.predicted_iou is None:
+            raise ValueError(f"everything ranks by predicted IoU, and {model.name} predicts none")
+        tokens = list(answer.multimask)
+        iou, logits = answer.predicted_iou[tokens], answer.logits[tokens]
+        if not (np.isfinite(iou).all() and np.isfinite(logits).all()):
+            raise ValueError(f"an answer of {model.name} holds numbers that are not finite")
+    return answers
+
+
+def _passing(
+    answer: Candidates,
+    point_xy: Float64[np.ndarray, "2"],
+    image_hw: tuple[int, int],
+    settings: Everything,
+) -> Iterator[_Found]:
+    """Yield the candidates of one point that pass both filters, in the order of their tokens."""
+    assert answer.predicted_iou is not None, "answers without one have been refused"
+    least = settings.pred_iou_thresh
+    tokens = [
+        token
+        for token in answer.multimask
+        if least == 0 or answer.predicted_iou[token] > np.float32(least)
+    ]
+    side = answer.canvas.side if answer.canvas else 0
+    bytes_per_map = 4 * (image_hw[0] * image_hw[1] + 2 * side * side)
+    for piece in _pieces(tokens, bytes_per_map):
+        logits = logits_at(answer.logits[piece], answer.canvas, image_hw)
+        stability = stability_score(logits, settings.stability_score_offset)
+        for token, score, mask in zip(piece, stability, logits > 0, strict=True):
+            least = settings.stability_score_thresh
+            if least == 0 or score >= np.float32(least):
+                yield _Found(
+                    mask=to_rle(mask),
+                    box_xyxy=_closed_box_xyxy(mask),
+                    predicted_iou=float(answer.predicted_iou[token]),
+                    stability=float(score),
+                    point_xy=(float(point_xy[0]), float(point_xy[1])),
+                )
+
+
+def _pieces(items: Sequence[Any], bytes_per_item: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence so that a piece takes at most `PIECE_BYTES`, or is one item."""
+    size = max(1, PIECE_BYTES // bytes_per_item)
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def stability_score(
+    logits: Float32[np.ndarray, "n h w"], offset: float
+) -> Float32[np.ndarray, "n"]:
+    """IoU of the masks at thresholds `offset` and `-offset`, in [0, 1]; NaN where both are empty.
+
+    The first lies within the second, so that it is the ratio of their areas.
+    """
+    inner = np.count_nonzero(logits > offset, axis=(1, 2)).astype(np.float32)
+    outer = np.count_nonzero(logits > -offset, axis=(1, 2)).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(inner / outer, dtype=np.float32)
+
+
+def _closed_box_xyxy(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    """Box as SAM has it: the last column and row belong to it; 0, 0, 0, 0 of an empty mask."""
+    box_xyxy = bounding_box_xyxy(mask)
+    if box_xyxy is None:
+        return 0, 0, 0, 0
+    x0, y0, x1, y1 = box_xyxy
+    return x0, y0, x1 - 1, y1 - 1
+
+
+def box_nms(
+    boxes_xyxy: Float32[np.ndarray, "n 4"], scores: Float32[np.ndarray, "n"], iou_thresh: float
+) -> Int64[np.ndarray, "kept"]:
+    """Keep the best box, suppress those whose IoU with it exceeds the threshold, and repeat.
+
+    As torchvision's `nms` on a CPU: the area is (x1 - x0) (y1 - y0), so that a box of one column
+    has none; ties keep their order; IoU is float32 and the threshold is not rounded to it. Two
+    boxes without area have no IoU and do not suppress each other.
+
+    Returns
+    -------
+    indices
+        Of the boxes kept, by falling score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    x0, y0, x1, y1 = boxes_xyxy[order].T.copy()
+    area = (x1 - x0) * (y1 - y0)
+    rest, kept = np.arange(len(order)), list[int]()
+    while rest.size:
+        best, rest = rest[0], rest[1:]
+        kept.append(best)
+        width = np.minimum(x1[best], x1[rest]) - np.maximum(x0[best], x0[rest])
+        height = np.minimum(y1[best], y1[rest]) - np.maximum(y0[best], y0[rest])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        with np.errstate(invalid="ignore"):
+            iou = shared / (area[best] + area[rest] - shared)
+        rest = rest[~(iou > np.float64(iou_thresh))]
+    return order[np.array(kept, dtype=np.int64)]
+
+
+def overlaps(
+    survivors: Survivors, targets: Sequence[Bool[np.ndarray, "_ _"]]
+) -> Float64[np.ndarray, "survivors targets"]:
+    """Exact DICE of every survivor with every target; 0 where the survivor is empty.
+
+    Pixels are counted by one product of matrices, sparse on the side of the targets, for at most
+    64 MB of survivors at a time.
+
+    Raises
+    ------
+    ValueError
+        When a target is empty or of another size than the image.
+    """
+    references = _as_rows(targets, survivors.image_hw)
+    areas = np.diff(references.indptr)
+    scores = np.zeros((len(survivors.masks), len(targets)))
+    done = 0
+    for piece in _pieces(survivors.masks, 5 * references.shape[1]):
+        masks = np.stack([from_rle(rle).ravel() for rle in piece], axis=1).astype(np.int32)
+        shared = (references @ masks).T
+        total = masks.sum(axis=0)[:, None] + areas
+        scores[done : done + len(piece)] = 2 * shared / total
+        done += len(piece)
+    return scores
+
+
+def _as_rows(targets: Sequence[Bool[np.ndarray, "_ _"]], image_hw: tuple[int, int]) -> csr_array:
+    """Lay every target out as a row of a sparse matrix of ones, one column a pixel."""
+    for target in targets:
+        if target.shape != image_hw:
+            raise ValueError(f"a target is {target.shape} and the image {image_hw}")
+        if not target.any():
+            raise ValueError("a target is empty; leave out targets that are not in the image")
+    pixels = [np.flatnonzero(target) for target in targets]
+    ends = np.cumsum([0, *(len(row) for row in pixels)])
+    columns = np.concatenate([np.empty(0, dtype=np.int64), *pixels])
+    ones = np.ones(len(columns), dtype=np.int32)
+    shape = (len(targets), image_hw[0] * image_hw[1])
+    return csr_array((ones, columns, ends), shape=shape)
