@@ -6,6 +6,7 @@ PROTOCOL decision 3, recorded as protocol `paper`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,21 +14,29 @@ from jaxtyping import Bool, Float, Int
 from promptseg.mask import bounding_box_xyxy
 from promptseg.prompt import Box, BoxPoints, Points, Prompt, PromptKind
 
+EMPTY_REFERENCE = "the reference mask is empty: there is nothing to prompt for"
+StrategyKind = PromptKind | Literal["everything", "masks"]
+
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A named rule from a reference mask, which must not be empty, to a prompt."""
+    """A named rule from a reference mask, which must not be empty, to a prompt.
+
+    Without a rule (`everything`) it asks once for all objects of an image. A rule raises
+    ValueError, with the reason, where it has no prompt.
+    """
 
     name: str
-    prompt_kind: PromptKind
-    make: Callable[[Bool[np.ndarray, "h w"]], Prompt]
+    prompt_kind: StrategyKind
+    make: Callable[[Bool[np.ndarray, "h w"]], Prompt] | None
+    protocol: str = "paper"
 
 
 def tight_box(mask: Bool[np.ndarray, "h w"]) -> Box:
     """Box the whole mask, without margin; raises ValueError on an empty mask."""
     box = bounding_box_xyxy(mask)
     if box is None:
-        raise ValueError("the reference mask is empty: there is nothing to prompt for")
+        raise ValueError(EMPTY_REFERENCE)
     return Box(*(float(side) for side in box))
 
 
@@ -43,7 +52,7 @@ def positive_points_xy(mask: Bool[np.ndarray, "h w"], count: int) -> Float[np.nd
     The centre of mass comes first if its pixel lies on the object; the k others are the pixels
     floor((i + 0.5) N / k) of the row-major list of the N object pixels not yet taken.
     """
-    pixels = _pixels_xy(mask)
+    pixels = pixels_xy(mask)
     count = min(count, len(pixels))
     centre = centre_pixel_xy(mask)
     first = np.empty((0, 2), dtype=pixels.dtype)
@@ -66,7 +75,7 @@ def negative_points_xy(mask: Bool[np.ndarray, "h w"], count: int) -> Float[np.nd
         There is no such pixel: the object fills the window.
     """
     x0, y0, x1, y1 = window_xyxy(mask)
-    pixels = _pixels_xy(~mask[y0:y1, x0:x1]) + np.array([x0, y0])
+    pixels = pixels_xy(~mask[y0:y1, x0:x1]) + np.array([x0, y0])
     if len(pixels) == 0:
         raise ValueError("no background in the window: the box enlarged twice holds only object")
     return _evenly_spaced(pixels, min(count, len(pixels))).astype(np.float64)
@@ -87,7 +96,7 @@ def window_xyxy(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     )
 
 
-def _pixels_xy(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "n 2"]:
+def pixels_xy(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "n 2"]:
     """List the pixels of a mask in row-major order."""
     y, x = np.nonzero(mask)
     return np.stack([x, y], axis=1)
@@ -116,9 +125,11 @@ def box_and_point(mask: Bool[np.ndarray, "h w"]) -> BoxPoints:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
+    "everything": Strategy("everything", "everything", None),  # S1
     "point1": Strategy("point1", "points", points(1)),  # S2
     "points5": Strategy("points5", "points", points(5)),  # S3
     "points5+5": Strategy("points5+5", "points", points(5, 5)),  # S4
     "box": Strategy("box", "box", tight_box),  # S5
     "box+point": Strategy("box+point", "box+points", box_and_point),  # S6
 }
+MASKS = Strategy("masks", "masks", None)  # nothing is asked: the masks of another tool are there
