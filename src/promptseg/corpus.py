@@ -7,8 +7,9 @@ of work of an evaluation.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,18 @@ class Corpus:
             for index in range(metadata.num_row_groups)
         ]
 
+    def groups_of(self, image_ids: Container[str]) -> list[RowGroup]:
+        """List the row groups that hold any of these images, each with how many of them it holds.
+
+        Reads no column but image_id.
+        """
+        stored = iter(_column(self.path, "image_id"))
+        groups = [
+            replace(group, n_images=sum(i in image_ids for i in islice(stored, group.n_images)))
+            for group in self.row_groups()
+        ]
+        return [group for group in groups if group.n_images]
+
     def layout(self) -> str:
         """Hash which image lies in which row group: what numbers the parts of a run."""
         sizes = [group.n_images for group in self.row_groups()]
@@ -81,8 +94,13 @@ class Corpus:
         keys = pl.struct("image_id", "object", "annotator")
         return int(targets.select(keys.n_unique()).collect().item())
 
-    def read(self, group: RowGroup) -> Iterator[Sample | Unreadable]:
+    def read(
+        self, group: RowGroup, targets: Mapping[str, Container[str]] | None = None
+    ) -> Iterator[Sample | Unreadable]:
         """Yield the samples of a row group; one that cannot be read comes as `Unreadable`.
+
+        `targets` (image_id -> target_ids) leaves only the images that it names, each with only
+        its targets named there; whether an image is as it was curated is asked of the whole.
 
         Raises
         ------
@@ -92,19 +110,23 @@ class Corpus:
         import pyarrow.parquet as pq
 
         images = part_paths(self.path, "images")[group.part]
-        targets = part_paths(self.path, "targets")[group.part]
+        masks = part_paths(self.path, "targets")[group.part]
         try:
             with pq.ParquetFile(images) as file:
                 rows = file.read_row_group(group.index).to_pylist()
             wanted = [row["image_id"] for row in rows]
-            table = pq.read_table(targets, filters=[("image_id", "in", wanted)])
+            table = pq.read_table(masks, filters=[("image_id", "in", wanted)])
             of_image = _by_image(table.to_pylist())
         except _DAMAGE as error:
             raise DataError(
                 f"{images.parent.parent} is damaged in part {group.part}: {error}. Curate it again."
             ) from error
         for row in rows:
-            yield read_sample(row, of_image.get(row["image_id"], []))
+            name = row["image_id"]
+            if targets is None:
+                yield read_sample(row, of_image.get(name, []))
+            elif name in targets:
+                yield read_sample(row, of_image.get(name, []), targets[name])
 
 
 # what pyarrow raises on files that are not what they should be; its own errors are among them
@@ -127,7 +149,8 @@ def _column(path: Path, name: str) -> list[Any]:
     values: list[Any] = []
     for part in part_paths(path, "images"):
         try:
-            values += pq.read_table(part, columns=[name])[name].to_pylist()
+            with pq.ParquetFile(part) as file:
+                values += file.read(columns=[name])[name].to_pylist()
         except _DAMAGE as error:
             raise DataError(f"{part} is damaged: {error}. Curate the corpus again.") from error
     return values
@@ -201,16 +224,22 @@ def part_paths(path: Path, kind: str) -> list[Path]:
     return sorted((path / kind).glob("part-*.parquet"))
 
 
-def read_sample(row: Mapping[str, Any], targets: list[dict[str, Any]]) -> Sample | Unreadable:
-    """Turn a row of the corpus and its targets into a sample, once they are what was curated."""
+def read_sample(
+    row: Mapping[str, Any], targets: list[dict[str, Any]], chosen: Container[str] | None = None
+) -> Sample | Unreadable:
+    """Turn a row of the corpus and its targets into a sample, once they are what was curated.
+
+    Takes all targets of the image, and leaves those out whose ids are not `chosen`.
+    """
+    kept = [target for target in targets if chosen is None or target["target_id"] in chosen]
     try:
         if image_digest(row, targets) != row["digest"]:
             raise ValueError("its facts or masks were changed after it was curated")
         stored = decode_image(row["image"]["bytes"], row["sha256"])
         image = displayed(stored, row["intensity_lo"], row["intensity_hi"])
-        read = tuple(_target(target, (image.shape[0], image.shape[1])) for target in targets)
+        read = tuple(_target(target, (image.shape[0], image.shape[1])) for target in kept)
     except _DAMAGE as error:
-        listed = tuple((target["target_id"], target["object"]) for target in targets)
+        listed = tuple((target["target_id"], target["object"]) for target in kept)
         return Unreadable(
             row["image_id"], row["dataset"], row["modality"], row["subject"], listed, str(error)
         )
