@@ -6,7 +6,7 @@ or to the image that is called like a folder it lies in (`masks/1/nucleus_07.png
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -22,6 +22,8 @@ MASK_WORDS = frozenset(
         *("gt", "groundtruth", "annotation", "manual"),
     }
 )
+# from what a mask's name says beyond its image's to object and instance
+ReadName = Callable[[str], tuple[str | None, int | None]]
 _BROKEN = "a broken link"
 _OTHER_TYPE = "files of this type are not read"
 _NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
@@ -79,7 +81,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _key(source: str) -> str:
+def image_key(source: str) -> str:
     """Cut the first folder and the suffix off a path; # parts the ids of targets, so it goes."""
     known = (s for s in (*VOLUMES, *PICTURES) if source.lower().endswith(s))
     suffix = next(known, PurePath(source).suffix)
@@ -106,7 +108,7 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
             f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
             "with files of the same names."
         )
-    images, left_out = _files(folder, "images")
+    images, left_out = files_below(folder, "images")
     if not images:
         kinds = ", ".join((*PICTURES, *VOLUMES))
         raise DataError(
@@ -114,8 +116,9 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
             + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
         )
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
-    masks, strange = _files(folder, mask_folder) if mask_folder else ([], [])
+    masks, strange = files_below(folder, mask_folder) if mask_folder else ([], [])
     by_key, doubles = _by_key(images)
+    read_name = _instance_alone if one_object else parse_name
     claims, orphans = _claims(masks, by_key.keys())
     lost, _ = _claims((source for source, _ in strange), by_key.keys())
     lost_for_sure, _ = _claims((s for s, why in strange if why != _OTHER_TYPE), by_key.keys())
@@ -124,12 +127,34 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
         own, ambiguous = _without_ambiguous(claims.get(key, []))
         misnamed += ambiguous
         is_lost = key in (lost_for_sure if own else lost)
-        listed.append(ImageFile(source, key, _mask_files(own, one_object), is_lost))
+        listed.append(ImageFile(source, key, _mask_files(own, read_name), is_lost))
     unread = _unread_folders(folder, mask_folder)
     if unread and mask_folder is None:
         raise DataError(f"{folder / unread[0][0]} is a broken link, so that there are no masks.")
     left_out += [*doubles, *unread, *strange, *orphans, *misnamed]
     return Listing(tuple(listed), tuple(left_out), mask_folder)
+
+
+def pair(
+    masks: Iterable[str], keys: Collection[str]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Find the masks of each image as `scan` does, from `image_key`s that are known already.
+
+    Returns the sources of the masks by key, and those that belong to no image for sure.
+    """
+    claims, orphans = _claims(masks, keys)
+    by_key, left = {}, [source for source, _ in orphans]
+    for key, of_image in claims.items():
+        own, ambiguous = _without_ambiguous(of_image)
+        by_key[key] = tuple(claim.source for claim in own)
+        left += [source for source, _ in ambiguous]
+    return by_key, left
+
+
+def mask_files(key: str, masks: Iterable[str], read_name: ReadName) -> tuple[MaskFile, ...]:
+    """Read the names of the masks that `pair` found for an image."""
+    claims, _ = _claims(masks, {key})
+    return _mask_files(claims.get(key, []), read_name)
 
 
 def _unread_folders(folder: Path, chosen: str | None) -> list[tuple[str, str]]:
@@ -144,7 +169,7 @@ def _is_broken(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def _files(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
+def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
     for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
@@ -175,7 +200,7 @@ def _by_key(images: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]
     by_key: dict[str, str] = {}
     doubles = []
     for source in images:
-        first = by_key.setdefault(_key(source), source)
+        first = by_key.setdefault(image_key(source), source)
         if first != source:
             doubles.append((source, f"{first} has the same name but for its suffix (or # for _)"))
     return by_key, doubles
@@ -197,7 +222,7 @@ def _claims(
 
 def _claim(source: str, keys: Collection[str]) -> _Claim | None:
     """Find the image a mask belongs to: the longest key that begins the mask's own."""
-    key = _key(source)
+    key = image_key(source)
     if key in keys:
         return _Claim(source, key, "", False)
     name_at = key.rfind("/") + 1
@@ -222,12 +247,11 @@ def _without_ambiguous(claims: list[_Claim]) -> tuple[list[_Claim], list[tuple[s
     return [c for c in claims if c not in plain], [(c.source, reason) for c in plain]
 
 
-def _mask_files(claims: Iterable[_Claim], one_object: bool) -> tuple[MaskFile, ...]:
+def _mask_files(claims: Iterable[_Claim], read_name: ReadName) -> tuple[MaskFile, ...]:
     """Read the names of an image's masks, and number those that share an object."""
     groups: dict[str | None, list[tuple[MaskFile, bool]]] = {}
     for claim in claims:
-        name, number = parse_name(claim.rest)
-        file = MaskFile(claim.source, None if one_object else name, number)
+        file = MaskFile(claim.source, *read_name(claim.rest))
         groups.setdefault(file.object, []).append((file, claim.in_folder))
     files = [file for group in groups.values() for file in _numbered(group)]
     return tuple(sorted(files, key=lambda file: file.source))
@@ -247,6 +271,11 @@ def _numbered(group: list[tuple[MaskFile, bool]]) -> list[MaskFile]:
     return files
 
 
+def _instance_alone(rest: str) -> tuple[None, int | None]:
+    """Read a name that tells no object."""
+    return None, parse_name(rest)[1]
+
+
 def parse_name(rest: str) -> tuple[str | None, int | None]:
     """Read object and instance from what a mask's name says beyond its image's.
 
@@ -257,18 +286,18 @@ def parse_name(rest: str) -> tuple[str | None, int | None]:
     >>> parse_name("_mask_1")
     (None, 1)
     """
-    rest = _without_mask_words(rest)
+    rest = without_words(rest)
     match = _NUMBER.fullmatch(rest)
     number = int(match["number"]) if match else None
-    name = _without_mask_words(match["name"] or "") if match else rest
+    name = without_words(match["name"] or "") if match else rest
     return (None if not name or _HASH.fullmatch(name) else name), number
 
 
-def _without_mask_words(name: str) -> str:
-    """Cut mask words and separators off both ends of a name."""
-    words = re.split(r"([_-]+)", name.strip("_- "))
-    while words and words[0].lower() in MASK_WORDS:
-        words = words[2:]
-    while words and words[-1].lower() in MASK_WORDS:
-        words = words[:-2]
-    return "".join(words)
+def without_words(name: str, words: Collection[str] = MASK_WORDS) -> str:
+    """Cut words, by default those that say "mask", and separators off both ends of a name."""
+    parts = re.split(r"([_-]+)", name.strip("_- "))
+    while parts and parts[0].lower() in words:
+        parts = parts[2:]
+    while parts and parts[-1].lower() in words:
+        parts = parts[:-2]
+    return "".join(parts)

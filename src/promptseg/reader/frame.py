@@ -203,13 +203,18 @@ def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:
 def targets_in(frame: Frame) -> Iterator[tuple[str, Target]]:
     """Make a target of every object that is present in a frame; give the mask's source too."""
     for labels in frame.labels:
-        present = set(values_in(labels.values))
-        for entry in labels.entries:
-            values = sorted(present.intersection(entry.values))
-            if values:
-                mask = np.isin(labels.values, values)
-                target_id = f"{frame.image_id}#{_name(entry)}"
-                yield labels.source, Target(target_id, entry.object, mask, entry.instance)
+        for target in targets_of(labels, frame.image_id):
+            yield labels.source, target
+
+
+def targets_of(labels: Labels, image_id: str) -> Iterator[Target]:
+    """Make a target of every object that is present in the labels of an image."""
+    present = set(values_in(labels.values))
+    for entry in labels.entries:
+        values = sorted(present.intersection(entry.values))
+        if values:
+            mask = np.isin(labels.values, values)
+            yield Target(f"{image_id}#{_name(entry)}", entry.object, mask, entry.instance)
 
 
 def _name(entry: Entry) -> str:

@@ -102,6 +102,22 @@ def difference_of_grids(volume: Volume, other: Volume) -> str | None:
     return None
 
 
+def grid(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"]) -> Volume:
+    """Make a volume of zeros that takes no memory, to compare grids with."""
+    return Volume(np.broadcast_to(np.uint8(0), shape), affine, True)
+
+
+def slice_axis(plane: Plane) -> int:
+    """Give the axis of a volume along which the slices of a plane lie."""
+    return _SLICE_AXIS[plane]
+
+
+def shape_of_slices(plane: Plane, n_slices: int, height: int, width: int) -> tuple[int, int, int]:
+    """Give the shape (i, j, k) of the volume that slices of a plane were cut from."""
+    i, j, k = np.insert([width, height], _SLICE_AXIS[plane], n_slices).tolist()
+    return i, j, k
+
+
 def main_plane(volume: Volume) -> Plane:
     """Name the plane of the finest pixels: across the axis of the largest spacing, else axial."""
     spacing = volume.spacing_ras

@@ -13,6 +13,7 @@ from promptseg.reader.folder import printable
 
 Table = Mapping[str, tuple[int, ...]]  # object -> the values that stand for it
 TABLE_NAME = "labels.json"  # a file of this name has to be a table; others may be
+_NNUNET_NAME = "dataset.json"  # it describes a whole data set, and gives way to a mere table
 _FORMS = (
     'Expected is {"1": "liver"}, {"liver": 1}, {"liver": [1, 2]} or '
     '{"info": {"1": "liver"}, "color": {"1": 85}}'
@@ -36,6 +37,8 @@ class _NoTableError(ValueError):
 def find_table(folder: Path, given: Path | None) -> Found:
     """Read the table of labels: the one given, else the only one in the folder, else none.
 
+    nnU-Net's `dataset.json` is read where there is no other.
+
     Raises
     ------
     DataError
@@ -53,6 +56,9 @@ def find_table(folder: Path, given: Path | None) -> Found:
                 found.append((path, _read(path)))
             except _NoTableError:
                 left_out.append((printable(path.name), "no table of labels"))
+    if len(found) > 1 and any(path.name == _NNUNET_NAME for path, _ in found):
+        found = [(path, table) for path, table in found if path.name != _NNUNET_NAME]
+        left_out.append((_NNUNET_NAME, "another table of labels is read"))
     if len(found) > 1:
         names = ", ".join(printable(path.name) for path, _ in found)
         raise DataError(f"{folder} holds several tables of labels ({names}). Choose by --labels.")
@@ -62,8 +68,9 @@ def find_table(folder: Path, given: Path | None) -> Found:
 def read_table(path: Path) -> Table:
     """Read a table of labels in one of its forms.
 
-    `{"1": "liver"}`, `{"liver": 1}`, `{"liver": [1, 2]}`, or the paper's
-    `{"info": {"1": "liver"}, "color": {"1": 85}}`, where colours are the values in the masks.
+    `{"1": "liver"}`, `{"liver": 1}`, `{"liver": [1, 2]}`, the paper's
+    `{"info": {"1": "liver"}, "color": {"1": 85}}`, where colours are the values in the masks, or
+    nnU-Net's `{"labels": {"liver": 1}, ...}`.
 
     Raises
     ------
@@ -101,6 +108,8 @@ def _table(content: Any, path: Path) -> Table:
         raise _NoTableError(f"it holds {_shown(content)}, not an object in braces")
     if isinstance(content.get("info"), dict):
         return _paper_table(content["info"], content.get("color"), path)
+    if isinstance(content.get("labels"), dict):
+        content = content["labels"]
     if content and _names_a_value(*next(iter(content.items()))):
         _refuse_misfits(content, [_names_a_value(*item) for item in content.items()])
         return _grouped([(name, int(key)) for key, name in content.items()])

@@ -1,0 +1,140 @@
+"""One mask file as the labels of an image: a picture, or any slice of a volume.
+
+Of a volume only the box around its objects is kept, so that a file for each of a hundred organs
+fits into memory.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from promptseg.errors import DataError
+from promptseg.reader import nifti
+from promptseg.reader.folder import MaskFile, is_volume
+from promptseg.reader.frame import Labels
+from promptseg.reader.image import RawMask, read_mask
+from promptseg.reader.labels import Entry, as_labels, values_in
+from promptseg.reader.vocabulary import Vocabulary
+from promptseg.sample import Place, Sample
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Layer:
+    """The labels of a file, cropped to what is not background.
+
+    Arrays and shapes are (y, x) of a picture, (i, j, k) in RAS+ order of a volume.
+    """
+
+    source: str
+    shape: tuple[int, ...]  # of the file
+    affine: Float[np.ndarray, "4 4"] | None  # None: a picture
+    corner: tuple[int, ...]  # where the cropped values begin
+    values: Integer[np.ndarray, "*space"]
+    entries: tuple[Entry, ...]
+    unknown: tuple[int, ...]  # values that the table does not name
+
+    def on(self, sample: Sample) -> Labels:
+        """Give the labels on the pixels of an image.
+
+        Raises
+        ------
+        DataError
+            The file lies on another grid.
+        """
+        if (self.affine is None) is not (sample.place is None):
+            raise DataError("of this mask and its image one is a volume and one a picture")
+        values = (
+            self._picture(sample) if sample.place is None else self._slice(sample.place, sample)
+        )
+        return Labels(self.source, values, self.entries)
+
+    def _picture(self, sample: Sample) -> Integer[np.ndarray, "h w"]:
+        height, width = sample.image.shape[:2]
+        if self.shape != (height, width):
+            h, w = self.shape
+            raise DataError(f"its size {w} x {h} is not its image's, {width} x {height}")
+        return _placed(self.values, self.corner, self.shape)
+
+    def _slice(self, place: Place, sample: Sample) -> Integer[np.ndarray, "h w"]:
+        plane = next((plane for plane in nifti.PLANES if plane == place.plane), None)
+        if plane is None:
+            raise DataError(f"its image is a slice of an unknown plane, {place.plane!r}")
+        height, width = sample.image.shape[:2]
+        shape = nifti.shape_of_slices(plane, place.n_slices, height, width)
+        if difference := nifti.difference_of_grids(_grid(shape, place.affine), self._own_grid()):
+            raise DataError(difference)
+        axis = nifti.slice_axis(plane)
+        at = place.slice_index - self.corner[axis]
+        is_inside = 0 <= at < self.values.shape[axis]
+        section = np.moveaxis(self.values, axis, 0)[at : at + 1 if is_inside else at]
+        corner = np.array(self.corner)
+        corner[axis] = 0
+        slab = _placed(
+            np.moveaxis(section, 0, axis),
+            tuple(corner.tolist()),
+            tuple(1 if i == axis else n for i, n in enumerate(self.shape)),
+        )
+        return nifti.cut(slab, plane, 0)
+
+    def _own_grid(self) -> nifti.Volume:
+        affine = None if self.affine is None else tuple(self.affine.ravel().tolist())
+        return _grid(self.shape, affine)
+
+
+def _grid(shape: tuple[int, ...], affine: tuple[float, ...] | None) -> nifti.Volume:
+    """Make a volume to compare grids with; curation stores no affine where it is the identity."""
+    matrix = np.eye(4) if affine is None else np.array(affine).reshape(4, 4)
+    return nifti.grid(shape, matrix)
+
+
+def _placed(
+    values: Integer[np.ndarray, "*space"], corner: tuple[int, ...], shape: tuple[int, ...]
+) -> Integer[np.ndarray, "*all"]:
+    """Lay an array into an empty one."""
+    whole = np.zeros(shape, values.dtype)
+    box = [slice(start, start + n) for start, n in zip(corner, values.shape, strict=True)]
+    whole[tuple(box)] = values
+    return whole
+
+
+def read_layer(root: Path, file: MaskFile, words: Vocabulary) -> Layer:
+    """Read a mask file and name what it holds.
+
+    Raises
+    ------
+    DataError
+        It is damaged, its values are no labels, or nothing says what they show.
+    """
+    path = root / file.source
+    if is_volume(file.source):
+        volume = nifti.read_volume(path)
+        raw, affine = RawMask(volume.voxels), volume.affine
+    else:
+        raw, affine = read_mask(path), None
+    corner, values = _cropped(as_labels(raw, words.naming))
+    entries, unknown = words.entries(file, values_in(values))
+    return Layer(
+        source=file.source,
+        shape=raw.values.shape,
+        affine=affine,
+        corner=corner,
+        values=values,
+        entries=tuple(entries),
+        unknown=unknown,
+    )
+
+
+def _cropped(
+    labels: Integer[np.ndarray, "*space"],
+) -> tuple[tuple[int, ...], Integer[np.ndarray, "*part"]]:
+    """Cut out the box around what is not 0, and say where it begins."""
+    corner, box = [], []
+    for axis in range(labels.ndim):
+        others = tuple(other for other in range(labels.ndim) if other != axis)
+        filled = np.flatnonzero(labels.any(axis=others))
+        start, end = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
+        corner.append(start)
+        box.append(slice(start, end))
+    return tuple(corner), labels[tuple(box)].copy()
