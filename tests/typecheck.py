@@ -11,4 +11,4 @@ _check: Any = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Check a function, unless typer calls it: its contexts are not what it says they are."""
-    return function if function.__module__ == "promptseg.cli" else _check(function)
+    return function if function.__module__.startswith("promptseg.cli") else _check(function)

