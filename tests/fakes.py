@@ -131,3 +131,83 @@ def interrupted() -> Fake:
 def patient() -> Fake:
     """Make the model of the same name during which nobody does."""
     return Fake("patient", the_reference)
+
+
+ALL = Training(
+    frozenset({"points", "box", "box+points"}), frozenset({"single", "oracle", "predicted"})
+)
+
+
+def part_of(mask: Bool[np.ndarray, "h w"], dice: float) -> Bool[np.ndarray, "h w"]:
+    """Keep so many pixels of a mask, in row-major order, that its DICE with the whole is `dice`."""
+    pixels = np.flatnonzero(mask)
+    part = np.zeros(mask.size, dtype=bool)
+    part[pixels[: round(dice * len(pixels) / (2 - dice))]] = True
+    return part.reshape(mask.shape)
+
+
+def meant(image: Image, prompt: Prompt) -> Bool[np.ndarray, "h w"]:
+    """Find the phantom's object that a prompt means: the most frequent grey in or under it."""
+    grey = image[:, :, 0]
+    box, points = box_of(prompt), points_of(prompt)
+    if box is not None:
+        seen = grey[int(box.y0) : int(np.ceil(box.y1)), int(box.x0) : int(np.ceil(box.x1))].ravel()
+    else:
+        assert points is not None
+        x, y = np.floor(points.xy[points.positive] + 0.5).astype(int).T
+        seen = grey[np.clip(y, 0, len(grey) - 1), np.clip(x, 0, grey.shape[1] - 1)]
+    objects = seen[seen >= FIRST_OBJECT]
+    if len(objects) == 0:
+        return np.zeros(grey.shape, dtype=bool)
+    values, counts = np.unique(objects, return_counts=True)
+    return np.asarray(grey == values[counts.argmax()])
+
+
+def by_prompt(mask: Bool[np.ndarray, "h w"], prompt: Prompt) -> float:
+    """Plant the order of the study: a box says more than ten points, those more than five."""
+    points = points_of(prompt)
+    n_positive = 0 if points is None else int(points.positive.sum())
+    n_negative = 0 if points is None else len(points.positive) - n_positive
+    if box_of(prompt) is not None:
+        return 0.90 + 0.03 * (n_positive > 0)
+    return 0.40 + 0.05 * n_positive + 0.02 * n_negative
+
+
+@dataclass
+class Planted:
+    """A model of a planted DICE: it finds the object that is meant and gives a part of it.
+
+    `quality` says how large a DICE a prompt deserves. The single-mask token and the second
+    multimask token have that DICE, the first has nothing and the third half of it. The predicted
+    IoU tells the truth, and is 0 off the objects, where there is no mask.
+    """
+
+    name: str = "planted"
+    quality: Callable[[Bool[np.ndarray, "h w"], Prompt], float] = by_prompt
+    weights_hash: str = "1" * 64
+    training: Training = ALL
+    embedded: int = 0
+
+    def embed(self, images: Sequence[Image]) -> list[Image]:
+        """Hand the images on, and count them."""
+        self.embedded += len(images)
+        return list(images)
+
+    def segment(self, embedding: Image, prompts: Sequence[Prompt]) -> list[Candidates]:
+        """Answer every prompt."""
+        return [self._candidates(embedding, prompt) for prompt in prompts]
+
+    def _candidates(self, image: Image, prompt: Prompt) -> Candidates:
+        mask = meant(image, prompt)
+        dice = float(np.clip(self.quality(mask, prompt), 0, 1))
+        answer = part_of(mask, dice)
+        masks = np.stack([answer, np.zeros_like(answer), answer, part_of(mask, dice / 2)])
+        logits = np.where(masks, 8, -8).astype(np.float32)
+        iou = dice / (2 - dice) if mask.any() else 0.0
+        predicted = np.array([iou, 0.0, iou, iou / 2], dtype=np.float32)
+        return Candidates(logits, predicted, single=0, multimask=(1, 2, 3))
+
+
+def planted() -> Planted:
+    """Make the model whose DICE follows from the kind of prompt."""
+    return Planted()

@@ -16,7 +16,7 @@ import fakes
 import torch
 
 from promptseg.corpus import open_corpus
-from promptseg.evaluation import Plan
+from promptseg.plan import Plan
 from promptseg.record import open_run, start_run
 from promptseg.run import describe_run, evaluate_corpus
 from promptseg.strategy import STRATEGIES

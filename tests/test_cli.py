@@ -191,6 +191,17 @@ ERRORS = [
     ("report below a file", "report {tmp}/none --out {tmp}/file/r.html", "does not exist"),
     ("corpus below a file", "curate {tmp}/raw --out {tmp}/file/c --modality CT", "Cannot write"),
     ("device of no use", f"{EVALUATE} --device meta", "try --device cpu"),
+    ("unknown protocol", f"{EVALUATE} --protocol papr", "Did you mean 'paper'"),
+    ("bad jitter", f"{EVALUATE} --jitter shift:10-20", "expected MODE:UNIT:LO-HI"),
+    ("idle jitter", f"{EVALUATE} --jitter centre:px:1-2", "moves nothing"),
+    ("bad threshold", f"{EVALUATE} --strategy everything --pred-iou-thresh 88", "between 0 and 1"),
+    ("idle threshold", f"{EVALUATE} --box-nms-thresh 0.5", "not asked for"),
+    ("no such split", f"{EVALUATE} --split test", "split"),
+    ("bad condition", f"{EVALUATE} --where areapx>3", "areapx"),
+    ("nothing left", f"{EVALUATE} --where area_px>99999", "leaves nothing"),
+    ("masks and model", f"{EVALUATE} --masks {{tmp}}/raw", "cannot go with --masks"),
+    ("no masks", "evaluate {corpus} --masks {tmp}/none --out {tmp}/r", "none"),
+    ("unknown to check", "models check no.such:model", "Cannot import"),
     ("unknown to show", "models show litemedsan", "Did you mean 'litemedsam'"),
     ("unknown to pull", "models pull sam", "No model named"),
 ]
@@ -227,7 +238,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(
     code, _, err = run(capsys, *command, "--seed", 5)
 
     assert code == 2
-    assert "seed was 0 and is 5" in err
+    assert "seeds was [0] and is [5]" in err
     assert (tmp_path / "r/records/part-00000.parquet").read_bytes() == before
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from phantom import phantom, write_phantoms
 
-from promptseg.evaluation import Plan, evaluate
+from promptseg.evaluation import evaluate
 from promptseg.mask import from_rle
 from promptseg.model import Candidates
+from promptseg.plan import Plan
 from promptseg.prompt import from_json
 from promptseg.record import Record
 from promptseg.sample import Sample, Target, Unreadable, regroup

@@ -30,8 +30,10 @@ BASE = Run(
     corpus="phantom", corpus_path="/nowhere", corpus_fingerprint="f" * 64, layout="l" * 64,
     models={"m": "a" * 64}, asked={"m": "m"}, trained_for={"m": ["box", "single"]},
     licences={"m": "Apache-2.0"}, custom_weights=[], strategies=["box", "point1"],
-    selections=["single", "oracle"], protocol="paper", unit="class", seed=0, nsd_tolerance=2.0,
-    save_masks="selected", device="cpu", dtype="float32", n_images=6, n_parts=1,
+    selections=["single", "oracle"], protocol="paper", unit="class", seeds=[0], jitter=[],
+    everything={}, subset={}, max_targets=None, nsd_tolerance=2.0,
+    save_masks="selected", device="cpu", dtype="float32", n_images=6, n_targets=12, of_images=6,
+    of_targets=12, n_parts=1,
     versions={"promptseg": "0.1.0"}, started="2025-01-01T00:00:00+00:00",
 )  # fmt: skip
 
@@ -457,7 +459,7 @@ def test_one_model_name_with_two_weights_is_two_models(tmp_path):
 def test_runs_that_differ_in_the_seed_are_averaged_in_the_target(tmp_path):
     """Same model, same weights, another seed: one row."""
     runs = [
-        folder(tmp_path / str(seed), [record(seed=seed, dice=dice)], seed=seed)
+        folder(tmp_path / str(seed), [record(seed=seed, dice=dice)], seeds=[seed])
         for seed, dice in ((0, 0.4), (1, 0.6))
     ]
 

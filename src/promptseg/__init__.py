@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from promptseg.corpus import open_corpus as open_corpus
     from promptseg.curation import Curation as Curation
     from promptseg.curation import curate as curate
-    from promptseg.evaluation import Plan as Plan
     from promptseg.evaluation import evaluate as evaluate
+    from promptseg.evaluation import evaluate_masks as evaluate_masks
+    from promptseg.jitter import Jitter as Jitter
     from promptseg.metric import score as score
     from promptseg.model import Candidates as Candidates
     from promptseg.model import Segmenter as Segmenter
     from promptseg.model import Training as Training
     from promptseg.models import load_model as load_model
+    from promptseg.plan import Plan as Plan
+    from promptseg.predictions import open_predictions as open_predictions
     from promptseg.prompt import Box as Box
     from promptseg.prompt import BoxPoints as BoxPoints
+    from promptseg.prompt import Everything as Everything
     from promptseg.prompt import Points as Points
     from promptseg.record import open_run as open_run
     from promptseg.record import start_run as start_run
@@ -30,23 +34,29 @@ if TYPE_CHECKING:
     from promptseg.sample import Target as Target
     from promptseg.segmentation import segment as segment
     from promptseg.strategy import STRATEGIES as STRATEGIES
+    from promptseg.subset import Choice as Choice
+    from promptseg.subset import choose_subset as choose_subset
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "corpus": ("Corpus", "open_corpus"),
     "curation": ("Curation", "curate"),
-    "evaluation": ("Plan", "evaluate"),
+    "evaluation": ("evaluate", "evaluate_masks"),
+    "jitter": ("Jitter",),
     "metric": ("score",),
     "model": ("Candidates", "Segmenter", "Training"),
     "models": ("load_model",),
-    "prompt": ("Box", "BoxPoints", "Points"),
+    "plan": ("Plan",),
+    "predictions": ("open_predictions",),
+    "prompt": ("Box", "BoxPoints", "Everything", "Points"),
     "record": ("open_run", "start_run"),
     "report": ("write_report",),
     "run": ("describe_run", "evaluate_corpus"),
     "sample": ("Sample", "Target"),
     "segmentation": ("segment",),
     "strategy": ("STRATEGIES",),
+    "subset": ("Choice", "choose_subset"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

@@ -81,8 +81,8 @@ def parts() -> list[Part]:
 
 def run_demo(out: Path, *, device: str) -> int:
     """Fetch, curate, evaluate and report; return the exit code of the evaluation."""
-    from promptseg.evaluation import Plan
     from promptseg.models import load_model
+    from promptseg.plan import Plan
     from promptseg.record import start_run
     from promptseg.report import write_report
     from promptseg.run import describe_run

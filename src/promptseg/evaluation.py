@@ -5,36 +5,24 @@ The loop knows no files; `promptseg.run` takes it over a corpus and into a run f
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
 
-import numpy as np
-from jaxtyping import Bool
-
-from promptseg.mask import to_rle
-from promptseg.metric import dice as dice_of
-from promptseg.metric import score
-from promptseg.model import Candidates, Segmenter, Selection, masks_at
-from promptseg.prompt import Prompt, points_of, to_json
+from promptseg.errors import DataError
+from promptseg.everything import Survivors, survivors
+from promptseg.jitter import jittered, stream
+from promptseg.model import Segmenter
+from promptseg.plan import Plan, Question
+from promptseg.predictions import Predictions
+from promptseg.prompt import to_json
 from promptseg.record import MaskRow, PromptRow, Record
-from promptseg.sample import Sample, Target, Unit, Unreadable, regroup, task_name
-from promptseg.selection import choose
-from promptseg.strategy import Strategy
-
-SaveMasks = Literal["none", "selected", "all"]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is asked of every model, and how its answers are scored."""
-
-    strategies: tuple[Strategy, ...]
-    selections: tuple[Selection, ...] = ("single", "oracle", "predicted")
-    unit: Unit = "class"
-    seed: int = 0
-    nsd_tolerance: float = 2.0
-    save_masks: SaveMasks = "selected"
+from promptseg.sample import Sample, Target, Unreadable, regroup
+from promptseg.scoring import Answerer, Asked, Scored, Scorer, named, of_target, prompt_id, raised
+from promptseg.strategy import EMPTY_REFERENCE, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,226 +35,265 @@ class Evaluated:
     masks: list[MaskRow]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One prompt to be decoded, with the record that its scores will complete."""
-
-    target: Target
-    strategy: Strategy
-    prompt: Prompt
-    draft: Record
-
-
 def evaluate(
     samples: Iterable[Sample | Unreadable], model: Segmenter[Any], plan: Plan
 ) -> Iterator[Evaluated]:
     """Yield what every sample gives; each image is embedded once.
 
     A sample that cannot be read, a target that gives no prompt and a model that raises become
-    `failed` records with the reason, and the loop goes on.
+    `failed` records with the reason, and the loop goes on. While the model is at one image, the
+    answers about the one before are scored.
     """
-    for sample in samples:
+    scorer = Scorer(Answerer(model.name, model.training), plan)
+    with ThreadPoolExecutor(plan.workers, thread_name_prefix="score") as pool:
+        loop = _Loop(model, scorer, pool)
+        waiting: deque[_Begun] = deque()
+        for sample in samples:
+            waiting.append(loop.begin(sample))
+            if len(waiting) > 1:
+                yield waiting.popleft().finish()
+        while waiting:
+            yield waiting.popleft().finish()
+
+
+@dataclass(slots=True)
+class _Begun:
+    """An image whose answers are being scored."""
+
+    image_id: str
+    failed: list[Record] = field(default_factory=list)
+    prompts: list[PromptRow] = field(default_factory=list)
+    scored: list[Future[list[Scored]]] = field(default_factory=list)
+
+    def finish(self) -> Evaluated:
+        """Wait for the scores."""
+        done = [one for future in self.scored for one in future.result()]
+        records = [*self.failed, *(record for one in done for record in one.records)]
+        masks = [row for one in done for row in one.masks]
+        return Evaluated(self.image_id, records, self.prompts, masks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """An embedding, or what the model raised instead."""
+
+    value: Any
+    error: Exception | None
+    ms: float
+
+    def open(self) -> Any:
+        """Give the embedding, or raise."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """What stays the same from image to image."""
+
+    model: Segmenter[Any]
+    scorer: Scorer
+    pool: Executor
+
+    def begin(self, sample: Sample | Unreadable) -> _Begun:
+        """Embed an image, decode all that is asked of it, and hand the answers to the scorers."""
+        begun = _Begun(sample.image_id)
+        plan = self.scorer.plan
         if isinstance(sample, Unreadable):
-            yield _unreadable(sample, model, plan)
-        else:
-            yield _evaluate_sample(sample, model, plan)
-
-
-def _evaluate_sample(sample: Sample, model: Segmenter[Any], plan: Plan) -> Evaluated:
-    # in the order of their names, so that the order in a corpus can change no digit of a batch
-    targets = sorted(regroup(sample.targets, plan.unit), key=lambda target: target.target_id)
-    result = Evaluated(sample.image_id, [], [], [])
-    asked = []
-    for target in targets:
+            begun.failed.extend(_unreadable(sample, self.scorer))
+            return begun
+        targets = targets_of(sample, plan)
+        if not targets:
+            return begun
+        embedded = self._embed(sample)
         for strategy in plan.strategies:
-            draft = _draft(sample, model, plan, strategy, target.target_id, target.object)
-            try:
-                prompt = strategy.make(target.mask)
-            except ValueError as error:
-                result.records.extend(_failed(draft, model, plan, strategy, str(error)))
-                continue
-            asked.append(_ask(target, strategy, prompt, draft))
-    result.prompts.extend(_prompt_row(item) for item in asked)
-    try:
-        answers, embed_ms, decode_ms = _answers(sample, model, asked)
-    except Exception as error:  # whatever a model raises costs this image, not the run
-        reason = f"the model raised {type(error).__name__}: {error}"
-        for item in asked:
-            result.records.extend(_failed(item.draft, model, plan, item.strategy, reason))
-        return result
-    for item, candidates in zip(asked, answers, strict=True):
-        item = replace(item, draft=replace(item.draft, embed_ms=embed_ms, decode_ms=decode_ms))
+            if strategy.make is None:
+                self._find_everything(begun, sample, targets, strategy, embedded)
+        asked = self._asked(begun, sample, targets)
+        while chunk := list(islice(asked, plan.batch_size)):
+            begun.prompts.extend(map(_prompt_row, chunk))
+            answers, decode_ms = self._decode(embedded, chunk)
+            timed = [item.timed(embedded.ms, decode_ms) for item in chunk]
+            self._submit(begun, _score_all, self.scorer, sample, timed, answers)
+        return begun
+
+    def _submit(self, begun: _Begun, score: Callable[..., list[Scored]], *of: Any) -> None:
+        """Have answers scored; of an image no more wait than there are workers, and one."""
+        begun.scored.append(self.pool.submit(score, *of))
+        if len(begun.scored) > self.scorer.plan.workers:
+            begun.scored[-1 - self.scorer.plan.workers].result()
+
+    def _embed(self, sample: Sample) -> _Embedded:
+        start = time.perf_counter()
+        value, caught = None, None
         try:
-            records, masks = _scored_answer(sample, item, candidates, model, plan)
-        except Exception as error:  # an answer can be wrong in any way
-            reason = f"the model's answer cannot be scored: {type(error).__name__}: {error}"
-            records, masks = _failed(item.draft, model, plan, item.strategy, reason), []
-        result.records.extend(records)
-        result.masks.extend(masks)
-    return result
+            (value,) = self.model.embed([sample.image])
+        except Exception as error:  # whatever a model raises costs this image, not the run
+            caught = error
+        return _Embedded(value, caught, 1e3 * (time.perf_counter() - start))
+
+    def _asked(self, begun: _Begun, sample: Sample, targets: Sequence[Target]) -> Iterator[Asked]:
+        """Make the prompts of an image; where there is none, the records are failed."""
+        for target in targets:
+            for strategy in self.scorer.plan.strategies:
+                try:
+                    yield from self._of_target(sample, target, strategy)
+                except ValueError as error:
+                    begun.failed.extend(self._unasked(sample, target, strategy, str(error)))
+
+    def _of_target(self, sample: Sample, target: Target, strategy: Strategy) -> Iterator[Asked]:
+        if strategy.make is None:
+            return
+        exact = strategy.make(target.mask)
+        for question in self.scorer.plan.questions(strategy):
+            prompt = exact
+            if question.jitter is not None:
+                rng = stream(question.seed, sample.image_id, target.target_id, strategy.name)
+                prompt = jittered(exact, question.jitter, target.mask, rng)
+            yield self.scorer.ask(sample, target, question, prompt)
+
+    def _unasked(
+        self, sample: Sample, target: Target, strategy: Strategy, reason: str
+    ) -> Iterator[Record]:
+        for question in self.scorer.plan.questions(strategy):
+            draft = of_target(self.scorer.draft(sample, question), target)
+            yield from self.scorer.failed(draft, question, reason)
+
+    def _decode(self, embedded: _Embedded, chunk: Sequence[Asked]) -> tuple[list[Any], float]:
+        """Decode prompts together; if the model raises, one by one, to find which it cannot do."""
+        start = time.perf_counter()
+        try:
+            answers = list(self.model.segment(embedded.open(), [item.prompt for item in chunk]))
+            if len(answers) != len(chunk):
+                raise ValueError(f"{len(answers)} candidates are no answer to {len(chunk)} prompts")
+        except Exception as error:  # whatever a model raises
+            if len(chunk) == 1 or embedded.error is not None:
+                return [error] * len(chunk), 1e3 * (time.perf_counter() - start)
+            alone = [self._decode(embedded, [item]) for item in chunk]
+            return [answer for (answer,), _ in alone], sum(ms for _, ms in alone) / len(chunk)
+        return answers, 1e3 * (time.perf_counter() - start) / len(chunk)
+
+    def _find_everything(
+        self,
+        begun: _Begun,
+        sample: Sample,
+        targets: Sequence[Target],
+        strategy: Strategy,
+        embedded: _Embedded,
+    ) -> None:
+        """Find all masks of an image, and have them matched to its targets."""
+        plan = self.scorer.plan
+        settings = plan.everything_of(self.model)
+        name = prompt_id(sample.image_id, None, to_json(settings))
+        begun.prompts.append(PromptRow(name, sample.image_id, None, to_json(settings)))
+        (question,) = plan.questions(strategy)
+        draft = replace(self.scorer.draft(sample, question), prompt_id=name)
+        start = time.perf_counter()
+        try:
+            size_hw = (sample.image.shape[0], sample.image.shape[1])
+            found = survivors(
+                self.model, embedded.open(), size_hw, settings, points_per_batch=plan.batch_size
+            )
+        except Exception as error:  # whatever a model raises
+            for target in targets:
+                own = of_target(draft, target)
+                begun.failed.extend(self.scorer.failed(own, question, raised(error)))
+            return
+        decode_ms = 1e3 * (time.perf_counter() - start)
+        draft = replace(draft, embed_ms=embedded.ms, decode_ms=decode_ms)
+        self._submit(begun, _score_survivors, self.scorer, sample, targets, draft, found, question)
 
 
-def _answers(
-    sample: Sample, model: Segmenter[Any], asked: Sequence[_Asked]
-) -> tuple[Sequence[Candidates], float, float]:
-    start = time.perf_counter()
-    (embedding,) = model.embed([sample.image])
-    embedded = time.perf_counter()
-    answers = model.segment(embedding, [item.prompt for item in asked]) if asked else []
-    decoded = time.perf_counter()
-    if len(answers) != len(asked):
-        raise ValueError(f"{len(asked)} prompts were answered with {len(answers)} candidates")
-    per_prompt = (decoded - embedded) / max(len(asked), 1)
-    return answers, 1e3 * (embedded - start), 1e3 * per_prompt
+def _score_all(
+    scorer: Scorer,
+    sample: Sample,
+    asked: Sequence[Asked],
+    answers: Sequence[Any],
+) -> list[Scored]:
+    return [scorer.answered(sample, *pair) for pair in zip(asked, answers, strict=True)]
 
 
-def _scored_answer(
-    sample: Sample, item: _Asked, candidates: Candidates, model: Segmenter[Any], plan: Plan
-) -> tuple[list[Record], list[MaskRow]]:
-    """Score one answer: a record per selection, and the masks that they chose."""
-    iou = candidates.predicted_iou
-    if not np.isfinite(candidates.logits).all() or not (iou is None or np.isfinite(iou).all()):
-        raise ValueError("it holds numbers that are not finite")
-    masks = masks_at(candidates, (sample.image.shape[0], sample.image.shape[1]))
-    overlaps = [dice_of(mask, item.target.mask) for mask in masks]
-    records: list[Record] = []
-    scored: dict[int, Record] = {}
-    for selection in plan.selections:
-        draft = _selected(item.draft, selection, model, item.strategy)
-        index = choose(candidates, selection, overlaps)
-        if index is None:
-            records.append(replace(draft, outcome="failed", reason=_NO_SUCH[selection]))
-            continue
-        if index not in scored:
-            scored[index] = _scored(item.draft, sample, masks[index], item.target, plan)
-        chosen = replace(
-            scored[index],
-            selection=selection,
-            off_protocol=draft.off_protocol,
-            mask_index=index,
-            predicted_iou=None if iou is None else float(iou[index]),
-        )
-        records.append(chosen)
-    kept = {"none": [], "selected": sorted(scored), "all": range(len(masks))}[plan.save_masks]
-    return records, [_mask_row(item, masks[index], index) for index in kept]
-
-
-_NO_SUCH: Mapping[Selection, str] = {
-    "single": "the model has no single-mask token",
-    "oracle": "the model has no multimask tokens",
-    "predicted": "the model has no multimask tokens with a predicted IoU",
-}
-
-
-def _scored(
-    draft: Record, sample: Sample, mask: Bool[np.ndarray, "h w"], target: Target, plan: Plan
-) -> Record:
-    scores = score(mask, target.mask, sample.spacing_yx_mm, nsd_tolerance=plan.nsd_tolerance)
-    spacing = sample.spacing_yx_mm or (1.0, 1.0)
-    height, width = mask.shape
-    return replace(
-        draft,
-        outcome="ok" if mask.any() else "miss",
-        reason=None if mask.any() else "the mask is empty",
-        image_diagonal=float(np.hypot(height * spacing[0], width * spacing[1])),
-        **{name: getattr(scores, name) for name in scores.__slots__},
-    )
-
-
-def _draft(
-    sample: Sample | Unreadable,
-    model: Segmenter[Any],
-    plan: Plan,
-    strategy: Strategy,
-    target_id: str | None,
-    object_name: str | None,
-) -> Record:
-    """Fill in what is known of a record before the model is asked."""
-    return Record(
-        model=model.name,
-        strategy=strategy.name,
-        selection="",
-        protocol="paper",
-        unit=plan.unit,
-        off_protocol=False,
-        seed=plan.seed,
-        dataset=sample.dataset,
-        subject=sample.subject,
-        image_id=sample.image_id,
-        target_id=target_id,
-        prompt_id=None,
-        object=object_name,
-        modality=sample.modality,
-        task=None if object_name is None else task_name(object_name, sample.modality),
-        outcome="failed",
-    )
-
-
-def _ask(target: Target, strategy: Strategy, prompt: Prompt, draft: Record) -> _Asked:
-    points = points_of(prompt)
-    positive = 0 if points is None else int(points.positive.sum())
-    negative = 0 if points is None else len(points.positive) - positive
-    identity = f"{draft.image_id}\n{target.target_id}\n{to_json(prompt)}"
-    draft = replace(
-        draft,
-        prompt_id=hashlib.sha256(identity.encode()).hexdigest()[:24],
-        n_positive=positive,
-        n_negative=negative,
-        clicks=positive + negative,
-    )
-    return _Asked(target, strategy, prompt, draft)
-
-
-def _selected(
-    draft: Record, selection: Selection, model: Segmenter[Any], strategy: Strategy
-) -> Record:
-    covered = model.training.covers(strategy.prompt_kind, selection)
-    return replace(draft, selection=selection, off_protocol=not covered)
-
-
-def _failed(
-    draft: Record, model: Segmenter[Any], plan: Plan, strategy: Strategy, reason: str
-) -> list[Record]:
-    return [
-        replace(_selected(draft, selection, model, strategy), reason=_one_line(reason))
-        for selection in plan.selections
+def _score_survivors(
+    scorer: Scorer,
+    sample: Sample,
+    targets: Sequence[Target],
+    draft: Record,
+    found: Survivors,
+    question: Question,
+) -> list[Scored]:
+    empty = [target for target in targets if not target.mask.any()]
+    failed = [
+        Scored(scorer.failed(of_target(draft, target), question, EMPTY_REFERENCE), [])
+        for target in empty
     ]
+    there = [target for target in targets if target.mask.any()]
+    return [*failed, scorer.survived(sample, there, draft, found, question)]
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:500]
-
-
-def _unreadable(sample: Unreadable, model: Segmenter[Any], plan: Plan) -> Evaluated:
-    """Give every target that should have been scored its failed records."""
-    listed: list[tuple[str | None, str | None]] = list(sample.targets)
-    if plan.unit == "class":
-        names = dict.fromkeys(name for _, name in sample.targets)
-        listed = [(f"{sample.image_id}#{name}", name) for name in names]
-    records = [
-        record
-        for target_id, name in listed or [(None, None)]
-        for strategy in plan.strategies
-        for record in _failed(
-            _draft(sample, model, plan, strategy, target_id, name),
-            model,
-            plan,
-            strategy,
-            sample.reason,
-        )
-    ]
-    return Evaluated(sample.image_id, records, [], [])
-
-
-def _prompt_row(item: _Asked) -> PromptRow:
+def _prompt_row(item: Asked) -> PromptRow:
     draft = item.draft
     assert draft.prompt_id is not None
     return PromptRow(draft.prompt_id, draft.image_id, item.target.target_id, to_json(item.prompt))
 
 
-def _mask_row(item: _Asked, mask: Bool[np.ndarray, "h w"], index: int) -> MaskRow:
-    draft = item.draft
-    assert draft.prompt_id is not None
-    return MaskRow(
-        draft.prompt_id, draft.image_id, item.target.target_id, draft.model, index, to_rle(mask)
-    )
+def targets_of(sample: Sample, plan: Plan) -> list[Target]:
+    """Bring the targets of a sample to the plan's unit, and draw so many as it allows.
+
+    They come in the order of their names, which no corpus can change. Which are drawn depends on
+    the seed and their names alone; of a smaller number all are among those of a larger one.
+    """
+    targets = sorted(regroup(sample.targets, plan.unit), key=lambda target: target.target_id)
+    if plan.max_targets is None:
+        return targets
+
+    def lot(target: Target) -> bytes:
+        return hashlib.sha256(f"{plan.seeds[0]}\n{target.target_id}".encode()).digest()
+
+    drawn = sorted(targets, key=lot)[: plan.max_targets]
+    return sorted(drawn, key=lambda target: target.target_id)
+
+
+def _unreadable(sample: Unreadable, scorer: Scorer) -> Iterator[Record]:
+    """Give every target that should have been scored its failed records."""
+    listed: list[tuple[str | None, str | None]] = list(sample.targets)
+    if scorer.plan.unit == "class":
+        names = dict.fromkeys(name for _, name in sample.targets)
+        listed = [(f"{sample.image_id}#{name}", name) for name in names]
+    for target_id, name in listed or [(None, None)]:
+        for strategy in scorer.plan.strategies:
+            for question in scorer.plan.questions(strategy):
+                draft = scorer.draft(sample, question)
+                own = draft if name is None else named(draft, target_id, name)
+                yield from scorer.failed(own, question, sample.reason)
+
+
+def evaluate_masks(
+    samples: Iterable[Sample | Unreadable], predictions: Predictions, plan: Plan
+) -> Iterator[Evaluated]:
+    """Yield what every sample gives when the masks are those that another tool predicted.
+
+    The plan is one of `plan_of_masks`. An object without a prediction is a miss; a prediction that
+    cannot be read, or lies on another grid, is failed.
+    """
+    scorer = Scorer(Answerer(predictions.name, None), plan)
+    for sample in samples:
+        if isinstance(sample, Unreadable):
+            yield Evaluated(sample.image_id, list(_unreadable(sample, scorer)), [], [])
+        else:
+            done = _score_predictions(scorer, sample, predictions)
+            records = [record for one in done for record in one.records]
+            masks = [row for one in done for row in one.masks]
+            yield Evaluated(sample.image_id, records, [], masks)
+
+
+def _score_predictions(scorer: Scorer, sample: Sample, predictions: Predictions) -> list[Scored]:
+    (strategy,) = scorer.plan.strategies
+    (question,) = scorer.plan.questions(strategy)
+    targets = targets_of(sample, scorer.plan)
+    try:
+        predicted = predictions.of(sample)
+    except DataError as error:
+        drafts = [of_target(scorer.draft(sample, question), target) for target in targets]
+        return [Scored(scorer.failed(draft, question, str(error)), []) for draft in drafts]
+    return [scorer.predicted(sample, target, question, predicted) for target in targets]

@@ -65,7 +65,8 @@ class Everything:
     """Ask for all masks of an image: a grid of points, and what may survive of their answers.
 
     The names and the defaults are those of SAM's automatic mask generator, which were chosen for
-    its ViT-H encoder. A threshold of 0 does not filter.
+    its ViT-H encoder. A threshold of 0 does not filter by predicted IoU or stability; one of 1 lets
+    no box suppress another.
 
     References
     ----------

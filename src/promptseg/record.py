@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# columns of records that older runs lack: the version that brought them -> their names
+BROUGHT = {2: ("n_survivors", "n_unmatched", "n_matches")}
 Outcome = Literal["ok", "miss", "failed"]
 TIMES = ("embed_ms", "decode_ms")  # the only columns in which two runs of one command may differ
 IDENTITY = (
@@ -82,13 +84,19 @@ class Record:
     n_positive: int | None = None
     n_negative: int | None = None
     clicks: int | None = None
+    n_survivors: int | None = None  # of everything: the masks that survived in this image ...
+    n_unmatched: int | None = None  # ... those of them that match no target ...
+    n_matches: int | None = None  # ... and the targets that this record's mask matches
     embed_ms: float | None = None
     decode_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """One prompt of a run; `prompt` is the JSON of `promptseg.prompt.to_json`."""
+    """One prompt of a run; `prompt` is the JSON of `promptseg.prompt.to_json`.
+
+    `target_id` is None for everything, which asks for all objects of an image at once.
+    """
 
     prompt_id: str
     image_id: str
@@ -128,12 +136,19 @@ class Run:
     selections: list[str]
     protocol: str
     unit: str
-    seed: int
+    seeds: list[int]
+    jitter: list[str]  # as the command line writes them: shift:px:10-20
+    everything: dict[str, Any]  # model -> its settings of everything, where that was asked for
+    subset: dict[str, Any]  # what of the corpus was chosen (split, where, per_task, limit)
+    max_targets: int | None  # per image
     nsd_tolerance: float
     save_masks: str
     device: str
     dtype: str
-    n_images: int
+    n_images: int  # chosen ...
+    n_targets: int | None  # (None: a run of schema 1, which did not count them)
+    of_images: int  # ... of all in the corpus
+    of_targets: int | None
     n_parts: int
     versions: dict[str, str]
     started: str
@@ -203,29 +218,47 @@ class RunFolder:
 
     def has_failures(self, index: int) -> bool:
         """Tell whether a part holds a failed record."""
-        table = _read_part(self._part("records", index), Record)
+        table = self._read_part("records", index, Record)
         return "failed" in table["outcome"].to_pylist()
 
     def _read(self, kind: str, row: type) -> "pl.DataFrame":
         import polars as pl
         import pyarrow as pa
 
-        paths = [self._part(kind, index) for index in range(self.run.n_parts)]
-        tables = [_read_part(path, row) for path in paths if path.exists()]
+        parts = [n for n in range(self.run.n_parts) if self._part(kind, n).exists()]
+        tables = [self._read_part(kind, index, row) for index in parts]
         frame = pl.from_arrow(pa.concat_tables([arrow_schema(row).empty_table(), *tables]))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def _read_part(self, kind: str, index: int, row: type) -> "pa.Table":
+        import pyarrow.parquet as pq
 
-def _read_part(path: Path, row: type) -> "pa.Table":
-    import pyarrow.parquet as pq
+        path, schema = self._part(kind, index), arrow_schema(row)
+        try:
+            table = pq.read_table(path)
+            for name in self._lacking() if row is Record else ():
+                table = _with_nulls(table, schema, name)
+            return table.cast(schema)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} cannot be read ({error}). Delete it and run the same evaluate command "
+                "again."
+            ) from error
 
-    try:
-        return pq.read_table(path).cast(arrow_schema(row))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}). Delete it and run the same evaluate command again."
-        ) from error
+    def _lacking(self) -> list[str]:
+        """List the columns that came after this run was written."""
+        newer = (names for since, names in BROUGHT.items() if since > self.run.schema_version)
+        return [name for names in newer for name in names]
+
+
+def _with_nulls(table: "pa.Table", schema: "pa.Schema", name: str) -> "pa.Table":
+    """Add a column of nulls, where the schema has it."""
+    import pyarrow as pa
+
+    field = schema.field(name)
+    nulls = pa.nulls(table.num_rows, field.type)
+    return table.add_column(schema.get_field_index(name), field, nulls)
 
 
 def start_run(path: Path, run: Run) -> RunFolder:
@@ -238,6 +271,12 @@ def start_run(path: Path, run: Run) -> RunFolder:
     """
     if (path / "run.json").exists():
         old = open_run(path)
+        if old.run.schema_version != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} was written by an earlier promptseg (run schema "
+                f"{old.run.schema_version}): it can be reported, but not gone on with. Choose "
+                "another --out."
+            )
         if differences := settings_that_differ(old.run, run):
             raise DataError(
                 f"{path} holds another run ({'; '.join(differences)}). "
@@ -278,22 +317,40 @@ def open_run(path: Path) -> RunFolder:
         version = content.get("schema_version")
     except (ValueError, AttributeError, OSError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
-    if version != SCHEMA_VERSION:
+    if version not in range(1, SCHEMA_VERSION + 1):
         raise DataError(
-            f"{path} was written with run schema {version}, this promptseg reads "
+            f"{path} was written with run schema {version}, this promptseg reads up to "
             f"{SCHEMA_VERSION}. Run evaluate again, or install the promptseg that wrote it."
         )
     try:
+        content = _from_version_1(content) if version == 1 else content
         _check_types(content)
         return RunFolder(path, Run(**content))
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Read the settings of a run of schema 1: one seed, no jitter, all of the corpus."""
+    return {
+        **{name: value for name, value in content.items() if name != "seed"},
+        "seeds": [content["seed"]],
+        "jitter": [],
+        "everything": {},
+        "subset": {},
+        "max_targets": None,
+        "of_images": content["n_images"],
+        "n_targets": None,
+        "of_targets": None,
+    }
 
 
 def _check_types(content: dict[str, Any]) -> None:
     """Raise TypeError where a setting is not of its kind: the file was edited."""
     for name, hint in get_type_hints(Run).items():
-        value, kind = content.get(name), get_origin(hint) or hint
+        if hint == int | None and name in content and content[name] is None:
+            continue
+        value, kind = content.get(name), int if hint == int | None else get_origin(hint) or hint
         is_number = kind is float and isinstance(value, int)
         if not (isinstance(value, kind) or is_number) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r}, expected {kind.__name__}")

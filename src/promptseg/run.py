@@ -1,17 +1,24 @@
 """Evaluate a whole corpus into a run folder, part by part, and go on where a killed run ended."""
 
+import hashlib
+import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from promptseg.corpus import Corpus, RowGroup
-from promptseg.evaluation import Evaluated, Plan, evaluate
+from promptseg.evaluation import Evaluated, evaluate, evaluate_masks
 from promptseg.model import Segmenter
 from promptseg.models import MODELS
+from promptseg.plan import Plan
+from promptseg.predictions import Predictions
 from promptseg.record import Run, RunFolder
+from promptseg.subset import Choice, Subset, choose_subset
+
+Answering = Segmenter[Any] | Predictions
 
 MOST_PARTS = 4096  # bounds the number of files of a run
 RECORDED = ("promptseg", "torch", "transformers", "numpy", "scipy", "opencv-python-headless")
@@ -49,16 +56,19 @@ def parts_of(groups: Sequence[RowGroup], n_models: int) -> list[Part]:
 
 def describe_run(
     corpus: Corpus,
-    models: Mapping[str, Segmenter[Any]],
+    models: Mapping[str, Answering],
     plan: Plan,
     *,
+    subset: Subset | None = None,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Run:
     """Gather what makes the records of an evaluation repeatable.
 
-    `models` are given by the words that ask for them: `litemedsam`, `package.module:name`.
+    `models` are given by the words that ask for them: `litemedsam`, `package.module:name`, or the
+    folder of another tool's masks. Without a subset all of the corpus is evaluated.
     """
+    whole = subset or choose_subset(corpus, Choice(), unit=plan.unit)
     published = {
         model.name: MODELS[word].licence
         for word, model in models.items()
@@ -68,13 +78,10 @@ def describe_run(
         corpus=corpus.info.name,
         corpus_path=str(corpus.path.resolve()),
         corpus_fingerprint=corpus.info.fingerprint,
-        layout=corpus.layout(),
+        layout=corpus.layout() if subset is None else _layout(corpus, subset),
         models={model.name: model.weights_hash for model in models.values()},
         asked={model.name: word for word, model in models.items()},
-        trained_for={
-            model.name: sorted(model.training.prompts) + sorted(model.training.selections)
-            for model in models.values()
-        },
+        trained_for={model.name: _trained_for(model) for model in models.values()},
         licences=published,
         custom_weights=[
             model.name
@@ -83,18 +90,51 @@ def describe_run(
         ],
         strategies=[strategy.name for strategy in plan.strategies],
         selections=list(plan.selections),
-        protocol="paper",
+        protocol=plan.protocol,
         unit=plan.unit,
-        seed=plan.seed,
+        seeds=list(plan.seeds),
+        jitter=[str(jitter) for jitter in plan.jitter],
+        everything=_everything(models, plan),
+        subset={} if subset is None else subset.choice.told(),
+        max_targets=plan.max_targets,
         nsd_tolerance=plan.nsd_tolerance,
         save_masks=plan.save_masks,
         device=device,
         dtype=dtype,
-        n_images=corpus.info.n_images,
-        n_parts=len(parts_of(corpus.row_groups(), len(models))),
+        n_images=whole.n_images,
+        n_targets=whole.n_targets,
+        of_images=whole.of_images,
+        of_targets=whole.of_targets,
+        n_parts=len(parts_of(_groups(corpus, subset), len(models))),
         versions={"python": platform.python_version(), **_versions()},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _trained_for(model: Answering) -> list[str]:
+    if isinstance(model, Predictions):
+        return []
+    return sorted(model.training.prompts) + sorted(model.training.selections)
+
+
+def _everything(models: Mapping[str, Answering], plan: Plan) -> dict[str, Any]:
+    if all(strategy.prompt_kind != "everything" for strategy in plan.strategies):
+        return {}
+    return {
+        model.name: asdict(plan.everything_of(model))
+        for model in models.values()
+        if not isinstance(model, Predictions)
+    }
+
+
+def _groups(corpus: Corpus, subset: Subset | None) -> list[RowGroup]:
+    return corpus.row_groups() if subset is None else corpus.groups_of(subset.targets)
+
+
+def _layout(corpus: Corpus, subset: Subset) -> str:
+    """Hash which targets lie in which row group."""
+    chosen = {image_id: sorted(ids) for image_id, ids in sorted(subset.targets.items())}
+    return hashlib.sha256((corpus.layout() + json.dumps(chosen)).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:
@@ -104,9 +144,10 @@ def _versions() -> dict[str, str]:
 def evaluate_corpus(
     corpus: Corpus,
     folder: RunFolder,
-    models: Mapping[str, Segmenter[Any]],
+    models: Mapping[str, Answering],
     plan: Plan,
     *,
+    subset: Subset | None = None,
     retry_failed: bool = False,
 ) -> Iterator[Progress]:
     """Evaluate what a run folder lacks yet, and yield after every image.
@@ -114,24 +155,29 @@ def evaluate_corpus(
     `retry_failed` also evaluates again the parts that hold a failed record.
     """
     ordered = list(models.values())
-    for part in parts_of(corpus.row_groups(), len(ordered)):
+    targets = None if subset is None else subset.targets
+    for part in parts_of(_groups(corpus, subset), len(ordered)):
         model = ordered[part.model]
         whole = folder.has_part(part.index)
         if whole and not (retry_failed and folder.has_failures(part.index)):
             yield Progress(model.name, sum(group.n_images for group in part.groups))
         else:
-            yield from _evaluate_part(corpus, folder, model, plan, part)
+            samples = (one for group in part.groups for one in corpus.read(group, targets))
+            if isinstance(model, Predictions):
+                answers = evaluate_masks(samples, model, plan)
+            else:
+                answers = evaluate(samples, model, plan)
+            yield from _write_part(folder, part, model.name, answers)
 
 
-def _evaluate_part(
-    corpus: Corpus, folder: RunFolder, model: Segmenter[Any], plan: Plan, part: Part
+def _write_part(
+    folder: RunFolder, part: Part, model: str, answers: Iterator[Evaluated]
 ) -> Iterator[Progress]:
     done: list[Evaluated] = []
-    samples = (sample for group in part.groups for sample in corpus.read(group))
-    for one in evaluate(samples, model, plan):
+    for one in answers:
         done.append(one)
         failed = sum(record.outcome == "failed" for record in one.records)
-        yield Progress(model.name, 1, len(one.prompts), failed)
+        yield Progress(model, 1, len(one.prompts), failed)
     folder.write_part(
         part.index,
         [record for one in done for record in one.records],

@@ -20,13 +20,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from promptseg.errors import DataError
+
 if TYPE_CHECKING:
     from promptseg import curation, run
+    from promptseg.contract import Check
     from promptseg.corpus import Corpus, CorpusInfo
-    from promptseg.evaluation import Plan
-    from promptseg.model import Segmenter
+    from promptseg.plan import Plan
     from promptseg.record import RunFolder
     from promptseg.report import Row
+    from promptseg.subset import Choice, Subset
 
 EXIT_DONE, EXIT_FAILED_SAMPLES = 0, 3
 EXIT_INTERRUPTED = 130  # as shells number it: 128 + SIGINT
@@ -124,12 +127,34 @@ def say_unit(corpus: "Corpus", plan: "Plan") -> None:
         )
 
 
+def choose(corpus: "Corpus", choice: "Choice", plan: "Plan") -> "Subset | None":
+    """Choose what of a corpus is evaluated, and tell the user; None is all of it."""
+    from promptseg.subset import choose_subset
+
+    if not choice.told():
+        return None
+    subset = choose_subset(corpus, choice, unit=plan.unit, seed=plan.seeds[0])
+    subjects = (
+        ""
+        if subset.n_subjects is None or subset.of_subjects is None
+        else f" of {subset.n_subjects} of {subset.of_subjects} subjects"
+    )
+    err.print(
+        f"Subset: {subset.n_images} of {subset.of_images} images{subjects}, "
+        f"{subset.n_targets} of {subset.of_targets} targets."
+    )
+    if subset.n_targets == 0:
+        raise DataError("None of these images has a target: there is nothing to score.")
+    return subset
+
+
 def run_plan(
     corpus: "Corpus",
-    models: "Mapping[str, Segmenter[Any]]",
+    models: "Mapping[str, run.Answering]",
     plan: "Plan",
     folder: "RunFolder",
     *,
+    subset: "Subset | None" = None,
     retry_failed: bool = False,
 ) -> None:
     """Evaluate a corpus into a run folder behind a progress bar."""
@@ -137,8 +162,8 @@ def run_plan(
 
     if done := folder.parts_done():
         err.print(f"{folder.path}: {done} of {folder.run.n_parts} parts are there already.")
-    steps = evaluate_corpus(corpus, folder, models, plan, retry_failed=retry_failed)
-    follow_evaluation(steps, corpus.info.n_images * len(models))
+    steps = evaluate_corpus(corpus, folder, models, plan, subset=subset, retry_failed=retry_failed)
+    follow_evaluation(steps, folder.run.n_images * len(models))
 
 
 def follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
@@ -167,6 +192,7 @@ def _follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
 def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
     """Print a run's table and its failures; return the exit code."""
     from promptseg.report import flat, table_rows
+    from promptseg.report.words import barren
     from promptseg.run import failures
 
     rows = table_rows([folder])
@@ -176,11 +202,22 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
         print_json({"run": str(folder.path), "rows": lines, "failed": failed})
     else:
         print_scores(f"{folder.run.corpus}: {folder.path}", rows)
+    for line in barren(folder):
+        err.print(line, markup=False)
     for reason, count in failed.items():
         err.print(f"failed on {count} image(s): {reason}", markup=False)
     if failed:
         err.print("When the cause is mended, the same command with --retry-failed tries again.")
     return EXIT_FAILED_SAMPLES if failed else EXIT_DONE
+
+
+CHECK_MARKS = {"passed": "[green]passed ", "failed": "[bold red]FAILED ", "skipped": "[dim]skipped"}
+
+
+def say_check(check: "Check") -> None:
+    """Print one check of a model as soon as it is done."""
+    mark = CHECK_MARKS[check.outcome]
+    out.print(f"{mark}[/] {escape(check.name)}: {escape(check.detail)}", soft_wrap=True)
 
 
 SCORE_COLUMNS = (
@@ -192,6 +229,7 @@ SCORE_COLUMNS = (
 def print_scores(title: str, rows: "Sequence[Row]") -> None:
     """Print a run's scores, task by task; what a model was not trained for is dim, with a star."""
     several = len({row.group.model for row in rows}) > 1
+    prompts = max((len(_prompt(row)) for row in rows), default=0)
     out.print(f"\n[bold]{escape(title)}[/bold]")
     grouped: dict[str, list[Row]] = {}
     for row in rows:
@@ -207,7 +245,8 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
         )
         for number, (name, width) in enumerate(SCORE_COLUMNS):
             side: Literal["left", "right"] = "right" if number > 1 else "left"
-            table.add_column(name, width=width, no_wrap=number != 3, justify=side)
+            wide = max(width, prompts) if number == 0 else width
+            table.add_column(name, width=wide, no_wrap=number != 3, justify=side)
         for row in group:
             table.add_row(*_cells(row), style="dim" if row.group.off_protocol else None)
         out.print(table)
@@ -219,12 +258,18 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
         out.print("* off-protocol: the model was not trained for this prompt or selection.")
 
 
+def _prompt(row: "Row") -> str:
+    """Name a prompt: its strategy, and its jitter if it has one."""
+    group = row.group
+    return f"{group.strategy} {group.jitter}" if group.jitter else group.strategy
+
+
 def _cells(row: "Row") -> list[str]:
     from promptseg.report.words import marked
 
     group, dice = row.group, row.dice
     return [
-        group.strategy,
+        _prompt(row),
         group.selection + ("*" if group.off_protocol else ""),
         "–" if dice.value is None else f"{dice.value:.3f}",
         marked(dice) or "–",

@@ -7,6 +7,7 @@ from typing import Any
 
 from promptseg.errors import ModelError, PromptsegError, pick
 from promptseg.model import ModelCard, Segmenter, Training
+from promptseg.prompt import Everything
 from promptseg.weights import WheelFile
 
 MODELS: Mapping[str, ModelCard] = {
@@ -33,6 +34,18 @@ MODELS: Mapping[str, ModelCard] = {
             sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
         ),
         loader="promptseg.models.litemedsam:load",
+        everything=Everything(
+            pred_iou_thresh=0.0,
+            stability_score_thresh=0.3,
+            stability_score_offset=0.02,
+            box_nms_thresh=0.7,
+        ),
+        everything_source=(
+            "its multimask tokens and predicted IoU are untrained, and the logits of one point "
+            "stay below 0.3, so that SAM's offset of 1 rejects every mask; chosen on 9 images of "
+            "as many modalities, where it keeps 25 to 61 masks, none of them empty, for 0.003 "
+            "less oracle DICE than all candidates give"
+        ),
     ),
 }
 

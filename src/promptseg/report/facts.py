@@ -70,7 +70,10 @@ def facts(run: Run, corpus: Corpus | None) -> Iterator[Fact]:
     yield Fact("Selections", (", ".join(run.selections),))
     yield Fact("Prompt protocol", (run.protocol,))
     yield Fact("Unit of evaluation", (run.unit,))
-    yield Fact("Seed", (str(run.seed),))
+    yield Fact("Jitter", tuple(run.jitter))
+    yield Fact("Everything", tuple(_grid(name, run) for name in run.everything))
+    yield Fact("Subset", (_subset(run),))
+    yield Fact("Seed", (", ".join(map(str, run.seeds)),))
     yield Fact("Device", (f"{run.device}, {run.dtype}",))
     yield Fact("Versions", (", ".join(f"{name} {told}" for name, told in run.versions.items()),))
     yield Fact("Started", (run.started,))
@@ -82,6 +85,22 @@ def _model(run: Run, name: str) -> str:
     own = " (not the published ones)" if name in run.custom_weights else ""
     licence = run.licences.get(name, "unknown")
     return f"{name}, weights {run.models[name][:SHORT]}{own}, licence {licence}"
+
+
+def _grid(name: str, run: Run) -> str:
+    own = run.everything[name]
+    side = own["points_per_side"]
+    return (
+        f"{name}: grid {side} x {side}, predicted IoU > {own['pred_iou_thresh']:g}, stability >= "
+        f"{own['stability_score_thresh']:g} at an offset of {own['stability_score_offset']:g}, "
+        f"box NMS {own['box_nms_thresh']:g}"
+    )
+
+
+def _subset(run: Run) -> str:
+    asked = dict(run.subset)
+    asked |= {"max targets per image": run.max_targets} if run.max_targets else {}
+    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in asked.items()) or "all"
 
 
 def _dataset(dataset: Mapping[str, str | None]) -> str:
@@ -96,18 +115,42 @@ def command(run: Run) -> str:
     Of the corpus only the folder's name is told: a path may name its owner, and pages are shared.
     """
     words = ["promptseg", "evaluate", Path(run.corpus_path).name]
-    for name in run.models:
-        words += ["--model", run.asked.get(name, name)]
-    words += ["--weights", "FILE"] if run.custom_weights else []
-    for strategy in run.strategies:
-        words += ["--strategy", strategy]
-    words += [] if run.protocol == "paper" else ["--protocol", run.protocol]
-    words += ["--unit", run.unit, "--seed", str(run.seed)]
+    if run.strategies == ["masks"]:
+        for name in run.models:
+            words += ["--masks", Path(run.asked.get(name, name)).name]
+    else:
+        words += _asking(run)
+    for key, value in run.subset.items():
+        words += [f"--{key.replace('_', '-')}", str(value)]
+    words += ["--max-targets-per-image", str(run.max_targets)] if run.max_targets else []
+    words += ["--unit", run.unit]
+    for seed in run.seeds:
+        words += ["--seed", str(seed)]
     words += ["--nsd-tolerance", f"{run.nsd_tolerance:g}", "--save-masks", run.save_masks]
     words += ["--device", run.device, "--dtype", run.dtype, "--out", "RUN"]
     return shlex.join(words)
 
 
+def _asking(run: Run) -> Iterator[str]:
+    """Write the options that say who was asked, and with which prompts."""
+    for name in run.models:
+        yield from ("--model", run.asked.get(name, name))
+    yield from ("--weights", "FILE") if run.custom_weights else ()
+    for strategy in run.strategies:
+        yield from ("--strategy", strategy)
+    yield from () if run.protocol == "paper" else ("--protocol", run.protocol)
+    for jitter in run.jitter:
+        yield from ("--jitter", jitter)
+    for key in GRID:
+        # models that differ in it have their own defaults
+        if len(values := {own[key] for own in run.everything.values()}) == 1:
+            yield from (f"--{key.replace('_', '-')}", f"{values.pop():g}")
+
+
+GRID = (
+    "points_per_side", "pred_iou_thresh", "stability_score_thresh", "stability_score_offset",
+    "box_nms_thresh",
+)  # fmt: skip
 PROTOCOLS = {
     "paper": (
         "Prompts follow the rule of Huang et al. (2024): the first positive point is the pixel at "
@@ -120,6 +163,28 @@ PROTOCOLS = {
         "one point; where that code would stop, the record is failed."
     ),
 }
+EVERYTHING = (
+    "A grid of points covers the image; each is answered with the model's multimask candidates. "
+    "Those whose predicted IoU and whose stability (area at the higher over area at the lower "
+    "logit) pass the thresholds survive, unless their box overlaps that of a better one too much "
+    "(Kirillov et al. 2023). Oracle takes for each target the survivor of the best DICE, "
+    "predicted the survivor of the highest predicted IoU in the image, whatever the target: "
+    "nothing but the reference tells which mask is meant. No survivor is a miss."
+)
+JITTER = (
+    "MODE:UNIT:FROM-TO moves prompts by a distance drawn uniformly from the range, in pixels (px) "
+    "or relative to the square root of the object's area (rel), in a random direction: centre "
+    "moves the first point, all every point, shift the box, edge every edge of the box by itself. "
+    "Prompts are clipped to the image; a box keeps at least one pixel."
+)
+MASKS = (
+    "Masks of other tools are scored as they are. A target without a predicted mask of its object "
+    "is a miss; a prediction that cannot be read, or has another size, is failed."
+)
+SUBSETS = (
+    "Targets of a task are taken in turn from its subjects, and from places spread over each "
+    "volume; which come first is decided by the seed. A larger subset contains a smaller one."
+)
 SELECTIONS = {
     "oracle": (
         "oracle is the candidate mask with the best DICE: it looks at the reference, and is an "
@@ -137,8 +202,7 @@ UNITS = {
 
 def methods(runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[Method]:
     """Say how the numbers came about, leaving out what did not happen."""
-    protocols = [PROTOCOLS.get(name, name) for name in _once(run.protocol for run in runs)]
-    yield Method("Prompts", " ".join(protocols))
+    yield from _prompts(runs)
     yield Method("Targets", " ".join(_targets(rows)))
     yield Method("Selection", _selection(_once(name for run in runs for name in run.selections)))
     yield Method("Measures", _measures(runs, rows))
@@ -157,6 +221,22 @@ def methods(runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[Method]:
     )
     yield Method("Intervals", " ".join(_intervals([row.dice for row in rows])))
     yield from _off_protocol(rows)
+
+
+def _prompts(runs: Sequence[Run]) -> Iterator[Method]:
+    """Say how targets were asked for, if they were."""
+    asking = [run for run in runs if run.strategies != ["masks"]]
+    if asking:
+        protocols = [PROTOCOLS.get(name, name) for name in _once(run.protocol for run in asking)]
+        yield Method("Prompts", " ".join(protocols))
+    if len(asking) < len(runs):
+        yield Method("Masks of other tools", MASKS)
+    if any(run.everything for run in runs):
+        yield Method("Everything", EVERYTHING)
+    if any(run.jitter for run in runs):
+        yield Method("Jitter", JITTER)
+    if any(run.subset for run in runs):
+        yield Method("Subsets", SUBSETS)
 
 
 def _once(names: Iterator[str]) -> list[str]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from promptseg.corpus import Corpus, open_corpus, part_paths, read_sample
 from promptseg.errors import DataError
 from promptseg.mask import from_rle
-from promptseg.prompt import Prompt, from_json
+from promptseg.prompt import Everything, Prompt, from_json
 from promptseg.record import Run, RunFolder
 from promptseg.report.picture import Drawing, draw
 from promptseg.report.table import Pool, Row
@@ -21,6 +21,8 @@ from promptseg.sample import Sample, Unit, Unreadable, regroup
 from promptseg.stats import COMBINATION, Group
 
 MOST_TASKS = 12
+EMPTY_MASK = "the mask is empty"
+PROMPTLESS = ("everything", "masks")  # strategies without a prompt of a target
 # what reading a prompt or a run length that is none raises, and a Parquet part with other columns
 DAMAGED = (ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError)
 
@@ -130,10 +132,12 @@ def _draw_all(examples: Sequence[Example], folder: RunFolder, corpus: Corpus) ->
     asked = {example.record["prompt_id"] for example in examples} - {None}
     wanted = pl.col("prompt_id").is_in(list(asked))
     try:
-        prompts = {
+        read = {
             row["prompt_id"]: from_json(row["prompt"])
             for row in folder.prompts().filter(wanted).iter_rows(named=True)
         }
+        # everything has no prompt of a target to be drawn
+        prompts = {key: one for key, one in read.items() if not isinstance(one, Everything)}
         masks = {
             (row["model"], row["prompt_id"], row["mask_index"]): from_rle(row["mask"])
             for row in folder.masks().filter(wanted).iter_rows(named=True)
@@ -203,10 +207,16 @@ def _remark(
     example: Example, prediction: Bool[np.ndarray, "h w"] | None, prompt: Prompt | None
 ) -> str | None:
     parts = []
-    if example.record["outcome"] == "miss":
-        parts.append("The model returned no mask.")
+    record = example.record
+    if record["outcome"] == "miss":
+        nothing = record["reason"] or EMPTY_MASK
+        parts.append(
+            "The model returned no mask."
+            if nothing == EMPTY_MASK
+            else f"{nothing[0].upper()}{nothing[1:]}."
+        )
     elif prediction is None:
         parts.append("The predicted mask was not saved.")
-    if prompt is None:
+    if prompt is None and record["strategy"] not in PROMPTLESS:
         parts.append("There is no prompt to draw.")
     return " ".join(parts) or None

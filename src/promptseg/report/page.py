@@ -11,7 +11,7 @@ from promptseg.report import words
 from promptseg.report.facts import account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
 from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
-from promptseg.report.view import by_task, combinations, comparisons, figure
+from promptseg.report.view import by_task, combinations, comparisons, figure, under_jitter
 
 HERE = Path(__file__).parent
 
@@ -39,6 +39,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     name = words.naming(rows)
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
+    n_exact = sum(group.jitter is None for group in scored)
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -62,12 +63,15 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         title=_title(pooled),
         headlines=words.headlines(pooled, rows, best),
         warnings=list(words.warnings(pooled.runs)),
+        notes=[*words.subsets(pooled.runs), *words.everything(pooled.records)],
         failures=words.failures(pooled.records),
         account=account([folder.run for folder in pooled.runs], known),
         name=name,
         means=means,
         figure=figure(pooled, scored, rows, best, name),
-        comparisons=comparisons(scored, rows, means, name) if len(scored) > 1 else [],
+        comparisons=comparisons(scored, rows, means, name) if n_exact > 1 else [],
+        jittered=under_jitter(scored, rows, means, name),
+        n_seeds=max(len(folder.run.seeds) for folder in pooled.runs),
         table=by_task(rows, means),
         has_failed=any(row.dice.n_failed for row in rows),
         has_unknown=any(row.dice.n_images_unknown for row in rows),

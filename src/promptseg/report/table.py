@@ -52,23 +52,28 @@ class Pool:
     records: pl.DataFrame
     names: tuple[Mapping[str, str], ...]  # of each run: name in the run -> name shown
 
-    def order(self, row: Row) -> tuple[int, int, int, str, str, str]:
-        """Sort key of a row within a task: as the runs list models, strategies and selections."""
+    def order(self, row: Row) -> tuple[int, int, int, str, int, str, str]:
+        """Sort key of a row within a task: as the runs list models, strategies and selections.
+
+        Prompts as they are come before jittered ones, which come in the order of the runs.
+        """
         group = row.group
         models = [shown for names in self.names for shown in names.values()]
         strategies = [name for folder in self.runs for name in folder.run.strategies]
         selections = [name for folder in self.runs for name in folder.run.selections]
+        levels = [None, *(level for folder in self.runs for level in folder.run.jitter)]
         return (
             _place(models, group.model),
             _place(strategies, group.strategy),
             _place(selections, group.selection),
             group.protocol,
+            _place(levels, group.jitter),
             group.jitter or "",
             group.task or "",
         )
 
 
-def _place(names: Sequence[str], name: str) -> int:
+def _place(names: Sequence[str | None], name: str | None) -> int:
     return names.index(name) if name in names else len(names)
 
 
@@ -226,16 +231,26 @@ def leads(summary: Sequence[Row]) -> list[Row]:
 
     That is the highest mean DICE among the selections that do not look at the reference, or by
     oracle where there are none. What was run on more tasks goes first: means over few tasks are no
-    rivals of means over many.
+    rivals of means over many. Jittered prompts are no rivals of exact ones.
     """
     best: dict[str, Row] = {}
     for row in summary:
         held = best.get(row.group.model)
-        if row.dice.value is not None and (held is None or merit(row) > merit(held)):
+        if row.dice.value is None or row.group.jitter is not None:
+            continue
+        if held is None or merit(row) > merit(held):
             best[row.group.model] = row
     return list(best.values())
 
 
+def is_deployable(group: Group) -> bool:
+    """Tell whether a user could choose like this: without the reference, and by a rule.
+
+    Everything has none: which of its masks is meant, only the reference tells.
+    """
+    return group.selection != "oracle" and group.strategy != "everything"
+
+
 def merit(row: Row) -> tuple[bool, int, float]:
-    """Sort key of a mean over tasks: without the reference, over many tasks, with a high DICE."""
-    return row.group.selection != "oracle", row.dice.n_tasks, row.dice.value or 0.0
+    """Sort key of a mean over tasks: deployable, over many tasks, with a high DICE."""
+    return is_deployable(row.group), row.dice.n_tasks, row.dice.value or 0.0

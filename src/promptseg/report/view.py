@@ -1,12 +1,12 @@
 """What the page shows as tables and figure: columns, lines and marks, ready to be drawn."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
-from promptseg.report.table import Pool, Row
+from promptseg.report.table import Pool, Row, is_deployable
 from promptseg.report.words import Naming
 from promptseg.stats import Group, unit_means
 
@@ -34,10 +34,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Mean DICE of tasks (lines) by model, strategy and selection (columns)."""
+    """Mean DICE of tasks (lines) by what answered (columns, under two rows of headings)."""
 
     models: tuple[Head, ...]
-    strategies: tuple[Head, ...]
+    heads: tuple[Head, ...]
+    labels: tuple[str, ...]  # of single columns
     columns: tuple[Group, ...]
     lines: tuple[Line, ...]
     is_even: bool  # all means over tasks are over the same tasks
@@ -57,7 +58,41 @@ def combinations(pooled: Pool, rows: Sequence[Row]) -> list[Group]:
 def comparisons(
     columns: Sequence[Group], rows: Sequence[Row], means: Sequence[Row], name: Naming
 ) -> list[Comparison]:
-    """Set combinations side by side, in tables narrow enough to be seen whole."""
+    """Set exact prompts side by side, in tables narrow enough to be seen whole."""
+    exact = [group for group in columns if group.jitter is None]
+    blocks = _blocks(exact, lambda group: replace(group, selection="", off_protocol=False))
+    return _tables(blocks, rows, means, name, lambda group: (name.strategy(group), group.selection))
+
+
+def under_jitter(
+    columns: Sequence[Group], rows: Sequence[Row], means: Sequence[Row], name: Naming
+) -> list[Comparison]:
+    """Set every strategy and selection beside itself under jitter; empty where there was none."""
+    blocks = _blocks(columns, lambda group: replace(group, jitter=None))
+    moved = [block for block in blocks if len(block) > 1]
+
+    def heads(group: Group) -> tuple[str, str]:
+        return f"{name.strategy(replace(group, jitter=None))} / {group.selection}", (
+            group.jitter or "exact"
+        )
+
+    tables = _tables(moved, rows, means, name, heads)
+    # exact prompts always win: to mark them as the best would tell nothing
+    return [
+        replace(table, lines=tuple(replace(line, best=None) for line in table.lines))
+        for table in tables
+    ]
+
+
+def _tables(
+    blocks: Sequence[Sequence[Group]],
+    rows: Sequence[Row],
+    means: Sequence[Row],
+    name: Naming,
+    heads: Callable[[Group], tuple[str, str]],
+) -> list[Comparison]:
+    """Lay columns out as tables; `heads` gives the heading of a block and that of a column."""
+    columns = [group for block in blocks for group in block]
     at = {(combination(row.group), row.group.task): row for row in (*rows, *means)}
     tasks = dict.fromkeys(row.group.task for row in rows)
     first: tuple[str | None, ...] = (None,) if len(tasks) > 1 and means else ()
@@ -68,12 +103,13 @@ def comparisons(
     return [
         Comparison(
             models=_heads([columns[i].model for i in part]) if name.models else (),
-            strategies=_heads([(columns[i].model, name.strategy(columns[i])) for i in part]),
+            heads=_heads([(columns[i].model, heads(columns[i])[0]) for i in part]),
+            labels=tuple(heads(columns[i])[1] for i in part),
             columns=tuple(columns[i] for i in part),
             lines=tuple(_cut(line, part) for line in lines),
             is_even=is_even,
         )
-        for part in _parts(columns)
+        for part in _parts(blocks)
     ]
 
 
@@ -86,19 +122,22 @@ def _is_even(rows: Sequence[Row], means: Sequence[Row]) -> bool:
     return len({frozenset(own) for own in tasks.values() if own}) <= 1
 
 
-def _parts(columns: Sequence[Group]) -> list[list[int]]:
-    """Divide columns among tables; the selections of one strategy stay together if they can."""
+def _blocks(columns: Sequence[Group], key: Callable[[Group], Group]) -> list[list[Group]]:
+    """Group neighbours that belong together."""
+    return [list(same) for _, same in groupby(columns, key=key)]
+
+
+def _parts(blocks: Sequence[Sequence[Group]]) -> list[list[int]]:
+    """Divide columns among tables; a block stays together if it can."""
     parts: list[list[int]] = []
-    for _, same in groupby(
-        range(len(columns)), key=lambda i: replace(columns[i], selection="", off_protocol=False)
-    ):
-        block = list(same)
-        if parts and len(parts[-1]) + len(block) <= COLUMNS_PER_TABLE:
+    start = 0
+    for size in map(len, blocks):
+        block = list(range(start, start + size))
+        start += size
+        if parts and len(parts[-1]) + size <= COLUMNS_PER_TABLE:
             parts[-1] += block
         else:
-            parts += [
-                block[i : i + COLUMNS_PER_TABLE] for i in range(0, len(block), COLUMNS_PER_TABLE)
-            ]
+            parts += [block[i : i + COLUMNS_PER_TABLE] for i in range(0, size, COLUMNS_PER_TABLE)]
     return parts
 
 
@@ -119,7 +158,7 @@ def _line(
 
 def _competes(row: Row) -> bool:
     """Tell what may be marked as best: on-protocol, and without a look at the reference."""
-    return not row.group.off_protocol and row.group.selection != "oracle"
+    return not row.group.off_protocol and is_deployable(row.group)
 
 
 def _cut(line: Line, part: Sequence[int]) -> Line:

@@ -185,6 +185,69 @@ def warnings(runs: Sequence[RunFolder]) -> Iterator[str]:
             )
 
 
+def subsets(runs: Sequence[RunFolder]) -> Iterator[str]:
+    """Say of runs on a part of their corpus what part it was."""
+    for number, folder in enumerate(runs, start=1):
+        run = folder.run
+        asked = [f"{name.replace('_', ' ')} {value}" for name, value in run.subset.items()]
+        asked += (
+            [f"at most {plural(run.max_targets, 'target')} per image"] if run.max_targets else []
+        )
+        if asked:
+            which = f"Run {number} is on a subset" if len(runs) > 1 else "Subset"
+            targets = (
+                ""
+                if run.n_targets is None
+                else f", {count(run.n_targets)} of {plural(run.of_targets or 0, 'target')}"
+            )
+            if run.max_targets:
+                targets += " before that"
+            yield (
+                f"{which} ({'; '.join(asked)}; seed {run.seeds[0]}): {count(run.n_images)} of "
+                f"{plural(run.of_images, 'image')}{targets}."
+            )
+
+
+def everything(records: pl.DataFrame) -> Iterator[str]:
+    """Say of every model how many masks survived in everything, and how many match no target."""
+    images = (
+        records.filter(pl.col("n_survivors").is_not_null())
+        .group_by("model", "protocol", "dataset", "image_id")
+        .agg(pl.col("n_survivors", "n_unmatched").first())
+        .group_by("model", "protocol", maintain_order=True)
+        .agg(
+            pl.len().alias("images"),
+            (pl.col("n_survivors") == 0).sum().alias("barren"),
+            pl.col("n_survivors", "n_unmatched").mean(),
+        )
+        .sort("model", "protocol")
+    )
+    for row in images.iter_rows(named=True):
+        barren = f"; none in {plural(row['barren'], 'image')}" if row["barren"] else ""
+        yield (
+            f"Everything by {row['model']}: {row['n_survivors']:.1f} masks survived per image on "
+            f"average (of {plural(row['images'], 'image')}{barren}), {row['n_unmatched']:.1f} of "
+            "them match no target."
+        )
+
+
+def barren(folder: RunFolder) -> Iterator[str]:
+    """Say in one line per model in how many images no mask of everything survived."""
+    records = folder.records().filter(pl.col("n_survivors").is_not_null())
+    images = records.group_by("model", "image_id").agg(pl.col("n_survivors").first())
+    for (model,), own in sorted(images.group_by("model"), key=lambda item: str(item[0])):
+        n_barren = int((own["n_survivors"] == 0).sum())
+        if n_barren:
+            used = folder.run.everything[str(model)]
+            yield (
+                f"{model}, everything: no mask survived in {n_barren} of "
+                f"{plural(len(own), 'image')} (predicted IoU > {used['pred_iou_thresh']:g}, "
+                f"stability >= {used['stability_score_thresh']:g}): their targets are misses. "
+                "Lower --pred-iou-thresh and --stability-score-thresh if they do not suit the "
+                "model."
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Failures:
     """The failed records of a pool: how many of how many, and the most frequent reasons."""

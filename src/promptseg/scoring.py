@@ -1,0 +1,295 @@
+"""Scoring: what a model answered about a target becomes records, one per selection."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from promptseg.everything import Survivors, overlaps
+from promptseg.mask import from_rle, to_rle
+from promptseg.metric import dice as dice_of
+from promptseg.metric import score
+from promptseg.model import Candidates, Selection, Training, masks_at
+from promptseg.plan import Plan, Question
+from promptseg.predictions import Predicted
+from promptseg.prompt import Prompt, points_of, to_json
+from promptseg.record import MaskRow, Record
+from promptseg.sample import Sample, Target, Unreadable, regroup, task_name
+from promptseg.selection import choose
+from promptseg.strategy import Strategy
+
+LONGEST_REASON = 500
+_NO_SUCH: Mapping[Selection, str] = {
+    "single": "the model has no single-mask token",
+    "oracle": "the model has no multimask tokens",
+    "predicted": "the model has no multimask tokens with a predicted IoU",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Who answers: a model, or a tool that did so before (its training is None)."""
+
+    name: str
+    training: Training | None
+
+    def is_off_protocol(self, strategy: Strategy, selection: Selection) -> bool:
+        """Tell whether a model was not trained for what is asked of it."""
+        return self.training is not None and not self.training.covers(
+            strategy.prompt_kind, selection
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One prompt, with the record that its scores will complete."""
+
+    target: Target
+    question: Question
+    prompt: Prompt
+    draft: Record
+
+    def timed(self, embed_ms: float, decode_ms: float) -> "Asked":
+        """Keep how long the answer took."""
+        return replace(self, draft=replace(self.draft, embed_ms=embed_ms, decode_ms=decode_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Records, and the masks that they are of."""
+
+    records: list[Record]
+    masks: list[MaskRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What scoring needs beside an answer: whose it is, and by which plan it is scored."""
+
+    answerer: Answerer
+    plan: Plan
+
+    def draft(self, sample: Sample | Unreadable, question: Question) -> Record:
+        """Fill in what is known of a record before there is a target and an answer."""
+        jitter = question.jitter
+        return Record(
+            model=self.answerer.name,
+            strategy=question.strategy.name,
+            selection="",
+            protocol=question.strategy.protocol,
+            unit=self.plan.unit,
+            off_protocol=False,
+            jitter_mode=jitter.mode if jitter else None,
+            jitter_unit=jitter.unit if jitter else None,
+            jitter_lo=jitter.lo if jitter else None,
+            jitter_hi=jitter.hi if jitter else None,
+            seed=question.seed,
+            dataset=sample.dataset,
+            subject=sample.subject,
+            image_id=sample.image_id,
+            target_id=None,
+            prompt_id=None,
+            object=None,
+            modality=sample.modality,
+            task=None,
+            outcome="failed",
+        )
+
+    def ask(self, sample: Sample, target: Target, question: Question, prompt: Prompt) -> Asked:
+        """Bring a prompt together with its record."""
+        points = points_of(prompt)
+        positive = 0 if points is None else int(points.positive.sum())
+        negative = 0 if points is None else len(points.positive) - positive
+        draft = replace(
+            of_target(self.draft(sample, question), target),
+            prompt_id=prompt_id(sample.image_id, target.target_id, to_json(prompt)),
+            n_positive=positive,
+            n_negative=negative,
+            clicks=positive + negative,
+        )
+        return Asked(target, question, prompt, draft)
+
+    def failed(self, draft: Record, question: Question, reason: str) -> list[Record]:
+        """Give the failed records of one target and question, one per selection."""
+        told = " ".join(reason.split())[:LONGEST_REASON]
+        return [
+            replace(self._selected(draft, question.strategy, selection), reason=told)
+            for selection in self.plan.selections_of(question.strategy)
+        ]
+
+    def _selected(self, draft: Record, strategy: Strategy, selection: Selection) -> Record:
+        off_protocol = self.answerer.is_off_protocol(strategy, selection)
+        return replace(draft, selection=selection, off_protocol=off_protocol)
+
+    def answered(self, sample: Sample, asked: Asked, answer: Any) -> Scored:
+        """Score the answer to one prompt; one that cannot be scored is failed, not missed.
+
+        An exception is what the model raised; all but `Candidates` cannot be scored.
+        """
+        if isinstance(answer, Exception):
+            return Scored(self.failed(asked.draft, asked.question, raised(answer)), [])
+        try:
+            return self._candidates(sample, asked, answer)
+        except Exception as error:  # an answer can be wrong in any way
+            reason = f"the model's answer cannot be scored: {type(error).__name__}: {error}"
+            return Scored(self.failed(asked.draft, asked.question, reason), [])
+
+    def _candidates(self, sample: Sample, asked: Asked, candidates: Candidates) -> Scored:
+        iou = candidates.predicted_iou
+        if not np.isfinite(candidates.logits).all() or not (iou is None or np.isfinite(iou).all()):
+            raise ValueError("it holds numbers that are not finite")
+        masks = masks_at(candidates, (sample.image.shape[0], sample.image.shape[1]))
+        dice = [dice_of(mask, asked.target.mask) for mask in masks]
+        records: list[Record] = []
+        scored: dict[int, Record] = {}
+        for selection in self.plan.selections_of(asked.question.strategy):
+            draft = self._selected(asked.draft, asked.question.strategy, selection)
+            index = choose(candidates, selection, dice)
+            if index is None:
+                records.append(replace(draft, reason=_NO_SUCH[selection]))
+                continue
+            if index not in scored:
+                scored[index] = self._score(asked.draft, sample, asked.target, masks[index])
+            chosen = replace(
+                scored[index],
+                selection=selection,
+                off_protocol=draft.off_protocol,
+                mask_index=index,
+                predicted_iou=None if iou is None else float(iou[index]),
+            )
+            records.append(chosen)
+        rows = [
+            _mask_row(asked.draft, asked.target.target_id, index, masks[index])
+            for index in self._kept(scored, len(masks))
+        ]
+        return Scored(records, rows)
+
+    def _kept(self, selected: Mapping[int, object], count: int) -> Sequence[int]:
+        return {"none": [], "selected": sorted(selected), "all": range(count)}[self.plan.save_masks]
+
+    def _score(
+        self, draft: Record, sample: Sample, target: Target, mask: Bool[np.ndarray, "h w"]
+    ) -> Record:
+        tolerance = self.plan.nsd_tolerance
+        scores = score(mask, target.mask, sample.spacing_yx_mm, nsd_tolerance=tolerance)
+        spacing = sample.spacing_yx_mm or (1.0, 1.0)
+        height, width = mask.shape
+        return replace(
+            draft,
+            outcome="ok" if mask.any() else "miss",
+            reason=None if mask.any() else "the mask is empty",
+            image_diagonal=float(np.hypot(height * spacing[0], width * spacing[1])),
+            **{name: getattr(scores, name) for name in scores.__slots__},
+        )
+
+    def _missed(self, draft: Record, sample: Sample, target: Target, reason: str) -> Record:
+        return replace(
+            self._score(draft, sample, target, np.zeros_like(target.mask)), reason=reason
+        )
+
+    def survived(
+        self,
+        sample: Sample,
+        targets: Sequence[Target],
+        draft: Record,
+        survivors: Survivors,
+        question: Question,
+    ) -> Scored:
+        """Match all survivors of everything to all targets, and score the matches.
+
+        The oracle takes the survivor of the best DICE (the study's rule), whether another target
+        has it or not; `predicted` takes the first survivor, that of the highest predicted IoU. A
+        match is a survivor that the oracle took and that overlaps.
+        """
+        count = len(survivors.masks)
+        table = overlaps(survivors, [target.mask for target in targets])
+        best = [int(column.argmax()) if count else -1 for column in table.T]
+        matches = Counter(i for j, i in enumerate(best) if count and table[i, j] > 0)
+        draft = replace(draft, n_survivors=count, n_unmatched=count - len(matches))
+        records: list[Record] = []
+        used: dict[int, Bool[np.ndarray, "h w"]] = {}
+        for target, match in zip(targets, best, strict=True):
+            own = of_target(draft, target)
+            for selection in self.plan.selections_of(question.strategy):
+                selected = self._selected(own, question.strategy, selection)
+                if not count:
+                    records.append(self._missed(selected, sample, target, "no mask survived"))
+                    continue
+                index = match if selection == "oracle" else 0
+                mask = used.setdefault(index, from_rle(survivors.masks[index]))
+                found = replace(
+                    selected,
+                    mask_index=index,
+                    predicted_iou=float(survivors.predicted_iou[index]),
+                    n_matches=matches[index],
+                )
+                records.append(self._score(found, sample, target, mask))
+        rows = [
+            _mask_row(draft, None, index, from_rle(survivors.masks[index]))
+            for index in self._kept(used, count)
+        ]
+        return Scored(records, rows)
+
+    def predicted(
+        self, sample: Sample, target: Target, question: Question, predicted: Predicted
+    ) -> Scored:
+        """Score what a tool predicted for one target: the mask of its object.
+
+        By instance or component the prediction whose DICE is best counts, which looks at the
+        reference: the selection is `oracle` then.
+        """
+        (selection,) = self.plan.selections
+        draft = replace(
+            self._selected(
+                of_target(self.draft(sample, question), target), question.strategy, selection
+            ),
+            prompt_id=prompt_id(sample.image_id, target.target_id, question.strategy.name),
+        )
+        found = [
+            one
+            for one in regroup(predicted.targets, self.plan.unit)
+            if one.object == target.object and one.mask.any()
+        ]
+        if not found:
+            reason = predicted.missing or f"the prediction holds no {target.object}"
+            return Scored([self._missed(draft, sample, target, reason)], [])
+        index = int(np.argmax([dice_of(one.mask, target.mask) for one in found]))
+        record = replace(self._score(draft, sample, target, found[index].mask), mask_index=index)
+        rows = [
+            _mask_row(draft, target.target_id, i, found[i].mask)
+            for i in self._kept({index: record}, len(found))
+        ]
+        return Scored([record], rows)
+
+
+def of_target(draft: Record, target: Target) -> Record:
+    """Say of which target a record is."""
+    return named(draft, target.target_id, target.object)
+
+
+def named(draft: Record, target_id: str | None, object_name: str) -> Record:
+    """Say of which target and object a record is."""
+    task = task_name(object_name, draft.modality)
+    return replace(draft, target_id=target_id, object=object_name, task=task)
+
+
+def prompt_id(image_id: str, target_id: str | None, prompt: str) -> str:
+    """Name a prompt by what it asks of which target; `target_id` is None for all of an image."""
+    identity = f"{image_id}\n{target_id}\n{prompt}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:24]
+
+
+def raised(error: Exception) -> str:
+    """Tell that a model raised, as a reason."""
+    return f"the model raised {type(error).__name__}: {error}"
+
+
+def _mask_row(
+    draft: Record, target_id: str | None, index: int, mask: Bool[np.ndarray, "h w"]
+) -> MaskRow:
+    assert draft.prompt_id is not None
+    return MaskRow(draft.prompt_id, draft.image_id, target_id, draft.model, index, to_rle(mask))
