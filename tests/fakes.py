@@ -211,3 +211,8 @@ class Planted:
 def planted() -> Planted:
     """Make the model whose DICE follows from the kind of prompt."""
     return Planted()
+
+
+def all_of_it() -> Planted:
+    """Make the model that finds the whole object at any point on it."""
+    return Planted("all_of_it", quality=lambda mask, prompt: 1.0)

@@ -8,16 +8,21 @@ import pytest
 from phantom import phantom
 from PIL import Image
 
-from promptseg.errors import DataError
+from promptseg import cli
+from promptseg.errors import DataError, ModelError
+from promptseg.everything import Survivors
+from promptseg.mask import to_rle
 from promptseg.model import Candidates, Training
 from promptseg.prompt import Box, BoxPoints, Points
 from promptseg.segmentation import (
+    label_map,
     parse_box,
     parse_points,
     prompt_from,
     read_image,
     require_inside,
     segment,
+    segment_everything,
     write_mask,
 )
 from promptseg.strategy import tight_box
@@ -123,3 +128,48 @@ def test_an_image_is_read_as_a_model_sees_it_and_a_mask_written(tmp_path: Path):
     assert set(np.asarray(Image.open(tmp_path / "mask.png")).ravel()) == {0, 255}
     with pytest.raises(DataError, match="Cannot write"):
         write_mask(tmp_path / "mask.png/below.png", image[:, :, 0] > 100)
+
+
+def test_everything_of_one_image_is_a_label_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Both objects of a phantom, 16 bits; the number 1 is the mask of the highest predicted IoU."""
+    image, masks = phantom(3)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    words = ("segment", tmp_path / "a.png", "--model", "fakes:all_of_it", "--everything")
+    with pytest.raises(SystemExit) as raised:
+        cli.main([str(w) for w in (*words, "--points-per-side", "12", "--out", tmp_path / "m.png")])
+    with Image.open(tmp_path / "m.png") as picture:
+        labels = np.asarray(picture)
+
+    assert raised.value.code == 0
+    assert set(np.unique(labels)) == {0, 1, 2}
+    for mask in masks.values():
+        (value,) = np.unique(labels[mask])
+        assert value > 0
+        assert (labels == value).sum() == mask.sum()
+    assert "2 masks of" in capsys.readouterr().out
+
+
+def test_the_best_mask_lies_over_those_that_follow():
+    """Where survivors overlap, the one of the higher predicted IoU is seen."""
+    small = np.zeros((6, 6), dtype=bool)
+    small[2:4, 2:4] = True
+    found = Survivors(
+        (to_rle(small), to_rle(np.ones((6, 6), dtype=bool))),
+        np.array([0.9, 0.8], dtype=np.float32),
+        np.ones(2, dtype=np.float32),
+        np.zeros((2, 2)),
+        (6, 6),
+        2,
+    )
+
+    assert (label_map(found) == np.where(small, 1, 2)).all()
+
+
+def test_everything_by_a_model_that_cannot_is_one_line():
+    """A model without multimask tokens has nothing to choose from."""
+    model = fakes.planted()
+    model.segment = lambda embedding, prompts: [
+        Candidates(np.zeros((1, 9, 9), np.float32), None, 0, ()) for _ in prompts
+    ]
+    with pytest.raises(ModelError, match="needs multimask tokens"):
+        segment_everything(np.zeros((9, 9, 3), dtype=np.uint8), model, 2)

@@ -1,18 +1,20 @@
 """Segment one image with one prompt: the smallest useful thing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, UInt8, UInt16
 
 from promptseg.errors import DataError, ModelError
+from promptseg.everything import Survivors, survivors
+from promptseg.mask import from_rle
 from promptseg.model import SELECTIONS, Segmenter, Selection, masks_at
 from promptseg.parquet import write_atomically
 from promptseg.pixels import displayed, encode_image
-from promptseg.prompt import Box, BoxPoints, Points, Prompt, box_of, points_of
+from promptseg.prompt import Box, BoxPoints, Everything, Points, Prompt, box_of, points_of
 from promptseg.reader.image import read_picture
 from promptseg.selection import choose
 
@@ -63,6 +65,40 @@ def segment(image: UInt8[np.ndarray, "h w 3"], model: Segmenter[Any], prompt: Pr
     raise DataError(f"{model.name} gave no candidate that can be chosen without a reference.")
 
 
+def segment_everything(
+    image: UInt8[np.ndarray, "h w 3"], model: Segmenter[Any], points_per_side: int | None = None
+) -> Survivors:
+    """Find all masks that survive the model's own thresholds, or SAM's where it has none.
+
+    Raises
+    ------
+    ModelError
+        The model raises, or cannot do everything: it has no multimask tokens or predicted IoU.
+    """
+    settings: Everything = getattr(model, "everything", Everything())
+    if points_per_side is not None:
+        settings = replace(settings, points_per_side=points_per_side)
+    try:
+        (embedding,) = model.embed([image])
+        return survivors(model, embedding, (image.shape[0], image.shape[1]), settings)
+    except Exception as error:  # whatever a model raises
+        raise ModelError(f"{model.name} raised {type(error).__name__}: {error}") from error
+
+
+def label_map(found: Survivors) -> UInt16[np.ndarray, "h w"]:
+    """Lay masks over each other: 1 is the one of the highest predicted IoU, and the uppermost."""
+    labels = np.zeros(found.image_hw, dtype=np.uint16)
+    last = min(len(found.masks), np.iinfo(np.uint16).max)
+    for number in range(last, 0, -1):
+        labels[from_rle(found.masks[number - 1])] = number
+    return labels
+
+
+def write_label_map(path: Path, labels: UInt16[np.ndarray, "h w"]) -> None:
+    """Write a label map as 16-bit PNG; 0 is the background."""
+    write_atomically(path, encode_image(labels))
+
+
 def require_inside(prompt: Prompt, width: int, height: int) -> None:
     """Refuse a prompt that reaches outside its image."""
     box, points = box_of(prompt), points_of(prompt)
@@ -83,7 +119,9 @@ def _within(box: Box, width: int, height: int) -> bool:
 def prompt_from(box: str | None, points: Sequence[str]) -> Prompt:
     """Read a prompt from the command line's texts; raises DataError, as its parts do."""
     if box is None and not points:
-        raise DataError("Nothing to segment: give --box x0,y0,x1,y1 or --point x,y (or both).")
+        raise DataError(
+            "Nothing to segment: give --box x0,y0,x1,y1, --point x,y, or both; or --everything."
+        )
     if box is None:
         return parse_points(points)
     return BoxPoints(parse_box(box), parse_points(points)) if points else parse_box(box)

@@ -242,6 +242,7 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
             box=None,
             show_header=index == 0,
             pad_edge=False,
+            collapse_padding=True,
         )
         for number, (name, width) in enumerate(SCORE_COLUMNS):
             side: Literal["left", "right"] = "right" if number > 1 else "left"
@@ -259,9 +260,8 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
 
 
 def _prompt(row: "Row") -> str:
-    """Name a prompt: its strategy, and its jitter if it has one."""
-    group = row.group
-    return f"{group.strategy} {group.jitter}" if group.jitter else group.strategy
+    """Name a prompt: its strategy; below an exact one, indented, its jitter."""
+    return f"  {row.group.jitter}" if row.group.jitter else row.group.strategy
 
 
 def _cells(row: "Row") -> list[str]:

@@ -1,5 +1,6 @@
 """`promptseg evaluate`: models, or masks made elsewhere, on a corpus."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -288,13 +289,24 @@ def _predictions(folders: list[Path], corpus: "Corpus", **reading: Any) -> "dict
     from promptseg.predictions import open_predictions
     from promptseg.terminal import err
 
-    opened = {str(folder): open_predictions(folder, corpus, **reading) for folder in folders}
+    options = [word for name, value in reading.items() for word in _option(name, value)]
+    opened = {
+        shlex.join([str(folder), *options]): open_predictions(folder, corpus, **reading)
+        for folder in folders
+    }
     if len({one.name for one in opened.values()}) < len(opened):
         raise DataError("Two of the folders of --masks have one name; rename one of them.")
     for one in opened.values():
         if one.unpaired:
             err.print(f"{one.name}: {one.unpaired} files belong to no image of the corpus.")
     return opened
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """Write an option as it was given, or not at all."""
+    if value is None or value is False:  # 0 is a threshold
+        return []
+    return [f"--{name}"] if value is True else [f"--{name}", str(value)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,16 @@
 """`promptseg segment`: one image, one prompt, one mask."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptseg.cli.option import Device, Json, Weights, load_models, usable_device
 from promptseg.errors import DataError
+
+if TYPE_CHECKING:
+    from promptseg.model import Segmenter
+    from promptseg.prompt import Prompt
 
 
 def segment(
@@ -19,29 +23,55 @@ def segment(
     point: Annotated[
         list[str] | None, typer.Option(help="x,y on the object, or x,y,- off it. Repeat.")
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--everything", help="All masks that a grid of points finds, instead of one object."
+        ),
+    ] = False,
+    points_per_side: Annotated[
+        int | None, typer.Option(help="Grid of --everything; else 32.", min=1, max=256)
+    ] = None,
     weights: Weights = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Segment one object in one image with a box, points, or both.
+    """Segment one object in one image with a box, points, or both; or everything in it.
+
+    --everything writes the masks as a 16-bit label map: 1 is the mask of the highest predicted IoU,
+    which lies over those that follow.
 
     promptseg segment slice.png --model litemedsam --box 120,80,210,190 --out mask.png
     """
-    from promptseg.segmentation import prompt_from, read_image, require_inside, segment, write_mask
-    from promptseg.terminal import err, print_json
+    from promptseg.segmentation import prompt_from, read_image, require_inside
 
-    prompt = prompt_from(box, point or [])
+    if everything and (box or point):
+        raise DataError("--everything asks for all masks: leave out --box and --point.")
+    prompt = None if everything else prompt_from(box, point or [])
     pixels = read_image(image)
-    require_inside(prompt, pixels.shape[1], pixels.shape[0])
+    if prompt is not None:
+        require_inside(prompt, pixels.shape[1], pixels.shape[0])
     if out.suffix.lower() != ".png":
         raise DataError(f"--out {out} has to end in .png.")
     if out.resolve() == image.resolve():
         raise DataError(f"--out {out} is the image itself. Choose another file.")
     (segmenter,) = load_models([model], weights, usable_device(device), "float32").values()
-    result = segment(pixels, segmenter, prompt)
+    if prompt is None:
+        _everything(segmenter, pixels, out, points_per_side, as_json=as_json)
+    else:
+        _one(segmenter, pixels, out, prompt, as_json=as_json)
+
+
+def _one(
+    model: "Segmenter[Any]", pixels: Any, out: Path, prompt: "Prompt", *, as_json: bool
+) -> None:
+    from promptseg.segmentation import segment, write_mask
+    from promptseg.terminal import err, print_json
+
+    result = segment(pixels, model, prompt)
     write_mask(out, result.mask)
     if result.off_protocol:
-        err.print(f"{segmenter.name} was not trained for {prompt.kind} prompts: do not trust this.")
+        err.print(f"{model.name} was not trained for {prompt.kind} prompts: do not trust this.")
     area = int(result.mask.sum())
     if area == 0:
         err.print("The mask is empty: the model found nothing at this prompt.")
@@ -49,3 +79,22 @@ def segment(
         print_json({"mask": str(out), "area_px": area, **result.facts()})
     else:
         print(f"{out}: {area} px of {pixels.shape[1]} x {pixels.shape[0]}")
+
+
+def _everything(
+    model: "Segmenter[Any]", pixels: Any, out: Path, points_per_side: int | None, *, as_json: bool
+) -> None:
+    from promptseg.segmentation import label_map, segment_everything, write_label_map
+    from promptseg.terminal import err, print_json
+
+    found = segment_everything(pixels, model, points_per_side)
+    write_label_map(out, label_map(found))
+    if not model.training.covers("everything", "predicted"):
+        err.print(f"{model.name} was not trained for everything: do not trust this.")
+    if not found.masks:
+        err.print("No mask survived: the model's thresholds reject all it found.")
+    if as_json:
+        scores = [round(float(iou), 4) for iou in found.predicted_iou]
+        print_json({"labels": str(out), "n_masks": len(found.masks), "predicted_iou": scores})
+    else:
+        print(f"{out}: {len(found.masks)} masks of {found.n_candidates} candidates")

@@ -89,9 +89,10 @@ def _model(run: Run, name: str) -> str:
 
 def _grid(name: str, run: Run) -> str:
     own = run.everything[name]
-    side = own["points_per_side"]
+    side, least = own["points_per_side"], own["pred_iou_thresh"]
+    iou = f"predicted IoU > {least:g}" if least else "any predicted IoU"
     return (
-        f"{name}: grid {side} x {side}, predicted IoU > {own['pred_iou_thresh']:g}, stability >= "
+        f"{name}: grid {side} x {side}, {iou}, stability >= "
         f"{own['stability_score_thresh']:g} at an offset of {own['stability_score_offset']:g}, "
         f"box NMS {own['box_nms_thresh']:g}"
     )
@@ -117,7 +118,8 @@ def command(run: Run) -> str:
     words = ["promptseg", "evaluate", Path(run.corpus_path).name]
     if run.strategies == ["masks"]:
         for name in run.models:
-            words += ["--masks", Path(run.asked.get(name, name)).name]
+            folder, *options = shlex.split(run.asked.get(name, name))
+            words += ["--masks", Path(folder).name, *(Path(word).name for word in options)]
     else:
         words += _asking(run)
     for key, value in run.subset.items():

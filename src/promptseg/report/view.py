@@ -70,6 +70,7 @@ def under_jitter(
     """Set every strategy and selection beside itself under jitter; empty where there was none."""
     blocks = _blocks(columns, lambda group: replace(group, jitter=None))
     moved = [block for block in blocks if len(block) > 1]
+    moved.sort(key=lambda block: block[0].off_protocol)
 
     def heads(group: Group) -> tuple[str, str]:
         return f"{name.strategy(replace(group, jitter=None))} / {group.selection}", (
