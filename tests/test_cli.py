@@ -150,6 +150,8 @@ def test_pull_prints_where_the_weights_are(
 
 EVALUATE = "evaluate {corpus} --out {tmp}/r --model fakes:box"
 CURATE = "curate {tmp}/raw --out {tmp}/c --modality CT"
+OUT = "--out {tmp}/r"
+MASKS = "evaluate {corpus} --masks {tmp}"
 SEGMENT = "segment {tmp}/ok.png --model fakes:box --out {tmp}/m.png"
 ERRORS = [
     ("unknown model", "evaluate {corpus} --model litemedsm --out {tmp}/r", "mean 'litemedsam'"),
@@ -200,6 +202,17 @@ ERRORS = [
     ("bad condition", f"{EVALUATE} --where areapx>3", "areapx"),
     ("nothing left", f"{EVALUATE} --where area_px>99999", "leaves nothing"),
     ("masks and model", f"{EVALUATE} --masks {{tmp}}/raw", "cannot go with --masks"),
+    (
+        "masks and protocol",
+        f"evaluate {{corpus}} --masks {{tmp}}/raw --protocol released {OUT}",
+        "--protocol",
+    ),
+    ("masks and grid", f"{MASKS}/raw --pred-iou-thresh 0 {OUT}", "iou"),
+    ("model and labels", f"{EVALUATE} --labels {{tmp}}/file", "--labels cannot go with a model"),
+    ("no threshold", f"{MASKS}/named --threshold nan {OUT}", "--threshold nan"),
+    ("idle seeds", f"{EVALUATE} --seed 1 --seed 2", "need a jitter"),
+    ("idle grid", f"{SEGMENT} --box 0,0,9,9 --points-per-side 8", "--everything"),
+    ("grid and box", f"{SEGMENT} --box 0,0,9,9 --everything", "leave out --box"),
     ("no masks", "evaluate {corpus} --masks {tmp}/none --out {tmp}/r", "none"),
     ("unknown to check", "models check no.such:model", "Cannot import"),
     ("unknown to show", "models show litemedsan", "Did you mean 'litemedsam'"),
@@ -218,6 +231,8 @@ def test_what_cannot_start_is_one_line_and_exit_code_2(
     (tmp_path / "raw/images").mkdir(parents=True)
     (tmp_path / "raw/images/a.png").write_bytes((tmp_path / "ok.png").read_bytes())
     (tmp_path / "raw/masks").mkdir()
+    (tmp_path / "named").mkdir()
+    Image.fromarray(phantom(0)[1]["disc"]).save(tmp_path / "named/0000_disc.png")
     Image.fromarray(phantom(0)[1]["disc"]).save(tmp_path / "raw/masks/a.png")
     code, _, err = run(capsys, *command.format(corpus=corpus, tmp=tmp_path).split())
     lines = [line for line in err.splitlines() if line.strip()]

@@ -189,3 +189,24 @@ def test_instances_of_another_tool_are_matched_by_dice(
     assert set(records["selection"]) == {"oracle"}
     assert records["dice"].to_list() == [1.0, 1.0, 1.0, 0.0]
     assert set(records["outcome"]) == {"ok"}
+
+
+def test_a_prediction_that_cannot_be_read_is_failed_and_not_a_miss(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Exit code 3 with the reason; the object whose file is whole keeps its score."""
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for index in range(12):
+        for name, mask in phantom(index)[1].items():
+            Image.fromarray(mask).save(folder / f"{index:04d}_{name}.png")
+    (folder / "0003_disc.png").write_bytes(b"\x89PNG")
+    code, _, err = run(capsys, "evaluate", corpus, "--masks", folder, "--out", tmp_path / "r")
+    failed = open_run(tmp_path / "r").records().filter(outcome="failed")
+    told = " ".join(err.split())
+
+    assert code == 3
+    assert failed["target_id"].to_list() == ["phantom/0003#disc"]
+    assert "0003_disc.png: it cannot be read" in failed["reason"][0]
+    assert "evaluate them into another --out" in told
+    assert "--retry-failed" not in told

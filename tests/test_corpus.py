@@ -12,7 +12,7 @@ from promptseg.corpus import IMAGES_PER_PART, IMAGES_PER_ROW_GROUP, CorpusWriter
 from promptseg.errors import DataError
 from promptseg.pixels import decode_image, displayed, encode_image
 from promptseg.rows import DropRow, ImageRow, target_row
-from promptseg.sample import Sample, Target, Unreadable
+from promptseg.sample import Listed, Sample, Target, Unreadable
 
 # pycocotools has not followed NumPy 2 in one place; what it decodes is right
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -172,7 +172,7 @@ def test_a_damaged_image_is_unreadable_and_the_rest_is_not(corpus):
     first, second = opened.read(opened.row_groups()[0])
 
     assert isinstance(first, Unreadable)
-    assert first.targets == (("d/1#liver", "liver"),)
+    assert first.targets == (Listed("d/1#liver", "liver"),)
     assert "sha256" in first.reason
     assert isinstance(second, Sample)
 

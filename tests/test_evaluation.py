@@ -15,7 +15,7 @@ from promptseg.model import Candidates
 from promptseg.plan import Plan
 from promptseg.prompt import from_json
 from promptseg.record import Record
-from promptseg.sample import Sample, Target, Unreadable, regroup
+from promptseg.sample import Listed, Sample, Target, Unreadable, regroup
 from promptseg.strategy import STRATEGIES, Strategy
 
 BOTH = Plan((STRATEGIES["box"], STRATEGIES["box+point"]))
@@ -89,7 +89,7 @@ def test_a_model_that_raises_fails_its_image_and_the_loop_goes_on():
 
 def test_a_sample_that_cannot_be_read_keeps_its_place():
     """Every target that should have been scored has its failed records."""
-    lost = Unreadable("p9", "phantom", "CT", "s1", (("p9#disc", "disc"),), "truncated file")
+    lost = Unreadable("p9", "phantom", "CT", "s1", (Listed("p9#disc", "disc"),), "truncated file")
     records = _records([lost, _sample()], fakes.reference())
     failed = [r for r in records if r.image_id == "p9"]
 

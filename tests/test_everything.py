@@ -16,6 +16,7 @@ from published_sam import OursOnTiny, generate, nms_in_two_loops
 from test_litemedsam import _original
 
 from promptseg import everything
+from promptseg.errors import ModelError
 from promptseg.everything import (
     Survivors,
     box_nms,
@@ -294,7 +295,7 @@ def test_an_answer_that_cannot_be_filtered_is_refused(
     change: Callable[[Candidates], Candidates], reason: str
 ):
     """The reason says what the model lacks."""
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises((ValueError, ModelError), match=reason):
         _found(Discs(change), IMAGE, UNFILTERED)
 
 
@@ -386,5 +387,5 @@ def test_a_target_that_is_empty_or_of_another_size_is_refused():
     found = _of_masks([np.ones((4, 5), dtype=bool)], (4, 5))
     with pytest.raises(ValueError, match="empty"):
         overlaps(found, [np.zeros((4, 5), dtype=bool)])
-    with pytest.raises(ValueError, match=r"\(5, 4\)"):
+    with pytest.raises(ValueError, match="one size"):
         overlaps(found, [np.ones((5, 4), dtype=bool)])

@@ -99,19 +99,19 @@ def test_a_relative_jitter_is_a_fraction_of_the_square_root_of_the_area():
     """An object four times as large is missed by twice the distance."""
     for radius in (10, 20, 40):
         mask = disc(300, 300, (150, 150), radius)
-        jitter = Jitter("shift", "rel", 0.5, 0.50001)
+        jitter = Jitter("shift", "rel", 0.5, 0.501)
         box = _prompt("box", mask)
         moved = _corners(jittered(box, jitter, mask, np.random.default_rng(1))) - _corners(box)
 
-        assert np.hypot(*moved[:2]) == pytest.approx(0.5 * np.sqrt(mask.sum()), rel=1e-4)
+        assert np.hypot(*moved[:2]) == pytest.approx(0.5 * np.sqrt(mask.sum()), rel=3e-3)
 
 
 jitters = st.builds(
-    lambda mode, unit, lo, width: Jitter(mode, unit, lo, lo + width),
+    lambda mode, unit, lo, width: Jitter(mode, unit, lo / 10, (lo + width) / 10),
     st.sampled_from(list(MOVES)),
     st.sampled_from(["px", "rel"]),
-    st.floats(0, 60),
-    st.floats(0.5, 60),
+    st.integers(0, 600),
+    st.integers(5, 600),
 )
 
 
@@ -175,6 +175,16 @@ def test_levels_of_jitter_share_directions_and_quantiles():
     assert np.arctan2(*far[:2]) == pytest.approx(np.arctan2(*near[:2]))
 
 
+@given(st.integers(0, 99_999_999), st.integers(1, 99_999_999))
+def test_no_digit_of_a_level_is_lost_in_its_name(lo: int, width: int):
+    """Two levels never share a name, and every name can be read: a run is repeated by it."""
+    if lo + width < 100_000_000:
+        jitter = Jitter("edge", "rel", lo / 1000, (lo + width) / 1000)
+
+        assert parse_jitter(str(jitter)) == jitter
+        assert _label(jitter) == str(jitter)
+
+
 @pytest.mark.parametrize("text", ["shift:px:10-20", "edge:rel:0.05-0.1", "centre:px:0-10"])
 def test_the_words_of_the_command_line_are_read_and_written_back(text: str):
     """Run, report and command line call a level the same."""
@@ -196,7 +206,8 @@ def _label(jitter: Jitter) -> str:
 @pytest.mark.parametrize(
     "text",
     ["shift", "shift:px", "shift:px:10", "shift:mm:1-2", "push:px:1-2", "shift:px:20-10",
-     "shift:px:5-5", "shift:px:-1-2", "shift:px:1e3-1e4", "", "shift:px:1-2:3"],
+     "shift:px:5-5", "shift:px:1.00001-2", "shift:px:1-1000000", "shift:px:-1-2",
+     "shift:px:1e3-1e4", "", "shift:px:1-2:3"],
 )  # fmt: skip
 def test_what_is_no_jitter_is_refused_in_one_line(text: str):
     """The line shows the form, or what is wrong with the range."""

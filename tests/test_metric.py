@@ -12,6 +12,7 @@ from medpy.metric import binary as medpy
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
+from promptseg.mask import to_rle
 from promptseg.metric import (
     Scores,
     border_distances,
@@ -19,6 +20,7 @@ from promptseg.metric import (
     boundary_iou,
     conformity,
     dice,
+    dice_table,
     jaccard,
     score,
 )
@@ -532,3 +534,28 @@ def test_every_score_is_a_metric_that_tables_show():
     fields = set(asdict(PERFECT)) - {"nsd_tolerance", "distance_unit"}
 
     assert fields == {*DISTANCES, *OVERLAPS}
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(0, 5))
+def test_the_table_of_dice_is_exact(seed: int, n_references: int, n_preds: int):
+    """Every pair in one call, to the last bit what the function of one pair gives."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 30, 2))
+    references = [rng.random(shape) < 0.3 for _ in range(n_references)]
+    for mask in references:
+        mask.flat[rng.integers(mask.size)] = True
+    preds = [rng.random(shape) < rng.choice([0.0, 0.5]) for _ in range(n_preds)]
+    table = dice_table([to_rle(p) for p in preds], [to_rle(r) for r in references])
+    expected = [[dice(p, r) for r in references] for p in preds]
+
+    assert table.shape == (n_preds, n_references)
+    assert table.tolist() == expected
+
+
+def test_a_table_refuses_an_empty_reference_and_unequal_sizes():
+    """Both would be a number of nothing."""
+    full, empty = (to_rle(np.full((4, 4), value)) for value in (True, False))
+    with pytest.raises(ValueError, match="a reference is empty"):
+        dice_table([full], [full, empty])
+    with pytest.raises(ValueError, match="one size"):
+        dice_table([full], [to_rle(np.ones((4, 5), dtype=bool))])

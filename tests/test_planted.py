@@ -17,8 +17,8 @@ from promptseg.prompt import Everything, Prompt, box_of, from_json
 from promptseg.record import Record, start_run
 from promptseg.report.table import summary_rows
 from promptseg.run import describe_run, evaluate_corpus
-from promptseg.sample import Sample, Target
-from promptseg.strategy import STRATEGIES
+from promptseg.sample import Listed, Sample, Target, Unreadable
+from promptseg.strategy import EMPTY_REFERENCE, STRATEGIES
 
 SIX = tuple(STRATEGIES.values())
 LEVELS = tuple(Jitter("shift", "px", lo, lo + 10) for lo in (0, 10, 20))
@@ -274,3 +274,84 @@ def test_targets_per_image_are_drawn_by_name_and_nested():
     assert drawn(sample, 4) < drawn(sample, 5) < drawn(sample, 19)
     assert drawn(sample, 5) != drawn(sample, 5, seed=1)
     assert len(drawn(sample, 50)) == 20
+
+
+def test_which_targets_are_drawn_is_a_matter_of_the_first_seed():
+    """Several seeds jitter the same targets."""
+    sample = _sample()
+    jitter = (Jitter("shift", "px", 1, 2),)
+    one_each = Plan((STRATEGIES["box"],), max_targets=1)
+    drawn = []
+    for seeds in ((5,), (5, 6), (6,)):
+        plan = Plan((STRATEGIES["box"],), max_targets=1, seeds=seeds, jitter=jitter)
+        (one,) = evaluate(
+            [
+                sample,
+            ],
+            fakes.planted(),
+            plan,
+        )
+        drawn.append({record.target_id for record in one.records})
+    several = [
+        {r.target_id for r in one.records}
+        for i in range(8)
+        for one in evaluate([_sample(i)], fakes.planted(), one_each)
+    ]
+
+    assert drawn[0] == drawn[1]
+    assert len({next(iter(ids)).partition("#")[2] for ids in several}) == 2
+
+
+def test_prompts_that_coincide_are_kept_once():
+    """Of a one-pixel object one point is five: masks join to records without doubling them."""
+    sample = _sample()
+    dot = np.zeros((200, 260), dtype=bool)
+    dot[100, 75] = True
+    sample = dataclasses.replace(sample, targets=(Target("p0#dot", "dot", dot),))
+    plan = Plan((STRATEGIES["point1"], STRATEGIES["points5"]))
+    (one,) = evaluate([sample], fakes.planted(), plan)
+
+    assert len(one.records) == 6
+    assert len({record.prompt_id for record in one.records}) == len(one.prompts) == 1
+    assert len({(row.prompt_id, row.mask_index) for row in one.masks}) == len(one.masks)
+
+
+def test_an_unreadable_image_fails_the_targets_that_it_would_have_had():
+    """By class, annotators apart, and no more than are drawn: ids join to those of other runs."""
+    sample = _sample()
+    mask = sample.targets[0].mask
+    targets = tuple(
+        Target(f"p0#{name}", name[0], mask, annotator=annotator)
+        for name, annotator in (("a/1@x", "x"), ("a/2@x", "x"), ("a/1@y", "y"), ("b", None))
+    )
+    listed = tuple(Listed(t.target_id, t.object, t.annotator) for t in targets)
+    lost = Unreadable("p0", "phantom", "CT", "s0", listed, "truncated")
+    for most in (None, 2, 1):
+        for unit in ("class", "instance"):
+            plan = Plan(SIX, unit=unit, max_targets=most)
+            there, gone = (
+                {(r.target_id, r.strategy, r.selection) for one in done for r in one.records}
+                for done in (
+                    evaluate([dataclasses.replace(sample, targets=targets)], fakes.planted(), plan),
+                    evaluate([lost], fakes.planted(), plan),
+                )
+            )
+            assert there == gone
+
+
+def test_an_empty_or_ill_fitting_reference_fails_alone():
+    """Whatever is wrong with one target, the loop goes on, and the others have their scores."""
+    sample = _sample()
+    empty = Target("p0#empty", "empty", np.zeros((200, 260), dtype=bool))
+    plan = Plan(SIX, everything={"planted": Everything(8, 0.2)})
+    (one,) = evaluate(
+        [dataclasses.replace(sample, targets=(*sample.targets, empty))], fakes.planted(), plan
+    )
+    failed = [r for r in one.records if r.outcome == "failed"]
+    small = Target("p0#small", "small", np.ones((20, 26), dtype=bool))
+    (other,) = evaluate([dataclasses.replace(sample, targets=(small,))], fakes.planted(), plan)
+
+    assert {r.object for r in failed} == {"empty"}
+    assert {r.reason for r in failed} == {EMPTY_REFERENCE}
+    assert {r.strategy for r in failed} == set(STRATEGIES)
+    assert {r.outcome for r in other.records} == {"failed"}

@@ -734,9 +734,10 @@ def test_a_picture_for_a_volume_and_a_volume_for_a_picture_are_errors(scan, one,
     put_all(preds, case_001_LV=VOXELS[:, :, 0])
     put_volume(preds / "1.nii.gz", np.uint8(VOXELS == 1))
 
-    for corpus, folder in [(scan, preds), (one, preds)]:
-        with pytest.raises(DataError, match="one is a volume and one a picture"):
-            open_predictions(folder, corpus).of(samples(corpus)[0])
+    told = "case_001_LV.png: of this mask and its image one is a volume and one a picture"
+    assert open_predictions(preds, scan).of(samples(scan)[0]).lost == {"LV": told}
+    with pytest.raises(DataError, match="one is a volume and one a picture"):
+        open_predictions(preds, one).of(samples(one)[0])
 
 
 def test_a_sample_that_tells_no_file_or_an_unknown_plane_is_an_error(one, scan, preds, tmp_path):
@@ -839,3 +840,21 @@ def test_real_masks_fed_back_are_those_of_the_corpus(
         if sample.image_id in but:
             with pytest.raises(DataError, match="is not its image's"):
                 predictions.of(sample)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None], ids=["empty", "text", "other size"])
+def test_a_damaged_file_of_one_object_costs_that_object_alone(tmp_path, preds, content):
+    """The other files of the image are as good as before; which object is lost, the name tells."""
+    data = tmp_path / "two"
+    put(data / "images/1.png", grey())
+    put(data / "masks/1.png", MAP)
+    corpus = curated(data, labels=table(data / "labels.json"))
+    put_all(preds, **{"1_LV": LV[:, :-1], "1_RV": RV})
+    if content is not None:
+        (preds / "1_LV.png").write_bytes(content)
+    found = open_predictions(preds, corpus).of(samples(corpus)[0])
+
+    assert set(found.lost) == {"LV"}
+    assert found.lost["LV"].startswith("1_LV.png: ")
+    assert [target.object for target in found.targets] == ["RV"]
+    assert (found.targets[0].mask == (RV > 0)).all()

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pytest
 
+from promptseg.evaluation import evaluate
+from promptseg.plan import Plan
 from promptseg.prompt import BoxPoints, Points, box_of, points_of
 from promptseg.released import PROTOCOLS, RELEASED, released_points_xy
+from promptseg.sample import Sample, Target
 from promptseg.strategy import STRATEGIES, positive_points_xy
 
 GOLDEN = np.load(Path(__file__).with_name("golden") / "released.npz")
@@ -103,3 +107,22 @@ def test_both_protocols_know_the_same_strategies():
     assert {strategy.protocol for strategy in RELEASED.values()} == {"released"}
     assert {strategy.protocol for strategy in STRATEGIES.values()} == {"paper"}
     assert len(STRATEGIES) == 6
+
+
+def test_where_the_released_code_stops_the_records_are_failed():
+    """A one-pixel object has a prompt by the paper's rule, and by the released code none."""
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[9, 9] = True
+    image = np.full((20, 20, 3), 40, dtype=np.uint8)
+    image[mask] = 150
+    sample = Sample("i", image, "d", "CT", (Target("i#dot", "dot", mask),))
+    outcomes = {}
+    for protocol, table in PROTOCOLS.items():
+        plan = Plan(tuple(s for s in table.values() if s.make is not None))
+        (one,) = evaluate([sample], fakes.planted(), plan)
+        outcomes[protocol] = {(r.outcome, r.protocol, r.prompt_id is None) for r in one.records}
+        reasons = {r.reason for r in one.records if r.outcome == "failed"}
+
+    assert outcomes["released"] == {("failed", "released", True)}
+    assert {outcome for outcome, _, _ in outcomes["paper"]} <= {"ok", "miss"}
+    assert reasons == {"the released code stops here: 1 pixels on the object, fewer than 5"}

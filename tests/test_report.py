@@ -32,7 +32,7 @@ BASE = Run(
     licences={"m": "Apache-2.0"}, custom_weights=[], strategies=["box", "point1"],
     selections=["single", "oracle"], protocol="paper", unit="class", seeds=[0], jitter=[],
     everything={}, subset={}, max_targets=None, nsd_tolerance=2.0,
-    save_masks="selected", device="cpu", dtype="float32", n_images=6, n_targets=12, of_images=6,
+    save_masks="selected", batch_size=64, device="cpu", dtype="float32", n_images=6, n_targets=12, of_images=6,
     of_targets=12, n_parts=1,
     versions={"promptseg": "0.1.0"}, started="2025-01-01T00:00:00+00:00",
 )  # fmt: skip
@@ -454,6 +454,59 @@ def test_one_model_name_with_two_weights_is_two_models(tmp_path):
         ("m (run 1)", 0.4),
         ("m (run 2)", 0.6),
     ]
+
+
+def test_one_model_with_two_grids_of_everything_is_two_models(tmp_path):
+    """Other thresholds are another rule: no mean is over both, whatever the seeds and targets."""
+    runs = [
+        folder(
+            tmp_path / str(side),
+            [record(strategy="everything", selection="oracle", dice=dice, seed=side)],
+            strategies=["everything"], seeds=[side], everything={"m": {"points_per_side": side}},
+        )
+        for side, dice in ((4, 0.2), (16, 0.6))
+    ]  # fmt: skip
+
+    assert [row.dice.value for row in table_rows(runs)] == [0.2, 0.6]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"jitter_mode": "shift", "jitter_unit": "px", "jitter_lo": 1.0, "jitter_hi": 2.0},
+        {"strategy": "everything", "selection": "predicted"},
+        {"selection": "oracle"},
+    ],
+)
+def test_no_headline_rests_on_jitter_everything_or_the_oracle(tmp_path, other):
+    """However high their DICE: the exact prompt with a rule for users is spoken of."""
+    records = [record(dice=0.4), record(dice=0.9, **other)]
+    run = folder(
+        tmp_path / "run", records, strategies=["box", "everything"], jitter=["shift:px:1-2"],
+        selections=["single", "oracle", "predicted"],
+    )  # fmt: skip
+    html = page(tmp_path, run)
+
+    assert "m with box / single reaches a mean DICE of 0.400" in text_of(html)
+    assert "0.900" in html
+
+
+def test_jittered_prompts_stand_beside_exact_ones(tmp_path):
+    """A table of their own: the exact mean first, then the levels in the order of the run."""
+    levels = [(20.0, 30.0, 0.3), (0.0, 10.0, 0.7)]
+    moved = {"jitter_mode": "shift", "jitter_unit": "px"}
+    records = [
+        record(dice=0.8),
+        *(record(jitter_lo=lo, jitter_hi=hi, dice=dice, **moved) for lo, hi, dice in levels),
+    ]
+    run = folder(tmp_path / "run", records, jitter=["shift:px:20-30", "shift:px:0-10"])
+    html = page(tmp_path, run)
+    section = html[html.index('id="jitter"') : html.index('id="table"')]
+    told = text_of(section)
+
+    assert re.findall(r'<span class="number">([\d.]+)', section) == ["0.800", "0.300", "0.700"]
+    assert told.index("exact") < told.index("shift:px:20-30") < told.index("shift:px:0-10")
+    assert 'id="jitter"' not in page(tmp_path, folder(tmp_path / "plain", [record()]))
 
 
 def test_runs_that_differ_in_the_seed_are_averaged_in_the_target(tmp_path):

@@ -15,10 +15,14 @@ from polars.testing import assert_frame_equal
 
 from promptseg.corpus import Corpus, RowGroup, open_corpus
 from promptseg.errors import DataError
+from promptseg.jitter import Jitter
 from promptseg.plan import Plan
-from promptseg.record import TIMES, RunFolder, open_run, start_run
+from promptseg.prompt import Everything
+from promptseg.record import TIMES, RunFolder, open_run, settings_that_differ, start_run
+from promptseg.released import RELEASED
 from promptseg.run import MOST_PARTS, describe_run, evaluate_corpus, failures, parts_of
 from promptseg.strategy import STRATEGIES
+from promptseg.subset import Choice, choose_subset
 
 BOTH = Plan((STRATEGIES["box"], STRATEGIES["box+point"]))
 
@@ -113,6 +117,9 @@ def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
         (dataclasses.replace(BOTH, seeds=(7,)), r"seeds was \[0\] and is \[7\]"),
         (dataclasses.replace(BOTH, unit="instance"), "unit was 'class' and is 'instance'"),
         (Plan((STRATEGIES["box"],)), "strategies was"),
+        (dataclasses.replace(BOTH, jitter=(Jitter("shift", "px", 1, 2),)), r"jitter was \[\]"),
+        (dataclasses.replace(BOTH, max_targets=1), "max_targets was None and is 1"),
+        (Plan(tuple(RELEASED[s.name] for s in BOTH.strategies)), "protocol was 'paper'"),
     ],
 )
 def test_another_run_s_folder_is_refused(tmp_path: Path, plan: Plan, told: str):
@@ -121,6 +128,57 @@ def test_another_run_s_folder_is_refused(tmp_path: Path, plan: Plan, told: str):
     _run(corpus, tmp_path / "r", fakes.reference())
     with pytest.raises(DataError, match=told):
         _run(corpus, tmp_path / "r", fakes.reference(), plan=plan)
+
+
+def test_another_batch_size_goes_on_with_a_run_on_a_cpu_alone(tmp_path: Path):
+    """There no record depends on it; on a GPU last digits may."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    models = {"fakes:reference": fakes.reference()}
+    other = dataclasses.replace(BOTH, batch_size=7, workers=2)
+    for device in ("cpu", "cuda"):
+        first, second = (describe_run(corpus, models, p, device=device) for p in (BOTH, other))
+        told = settings_that_differ(first, second)
+        assert told == ([] if device == "cpu" else ["batch_size was 64 and is 7"])
+
+
+def test_other_thresholds_of_everything_and_another_subset_are_refused(tmp_path: Path):
+    """What was chosen, and by which rule masks survived, are settings as others are."""
+    corpus = write_phantoms(tmp_path / "c", range(3))
+    models = {"fakes:planted": fakes.planted()}
+    plan = Plan((STRATEGIES["everything"],), everything={"planted": Everything(4, 0.2)})
+    chosen = choose_subset(corpus, Choice(limit=2), unit="class")
+    start_run(tmp_path / "r", describe_run(corpus, models, plan, subset=chosen))
+    other = dataclasses.replace(plan, everything={"planted": Everything(4, 0.3)})
+    with pytest.raises(DataError, match="everything was"):
+        start_run(tmp_path / "r", describe_run(corpus, models, other, subset=chosen))
+    with pytest.raises(DataError, match="subset was"):
+        start_run(tmp_path / "r", describe_run(corpus, models, plan))
+    part = dict(list(chosen.targets.items())[:1])
+    fewer = dataclasses.replace(chosen, targets=part)
+    with pytest.raises(DataError, match="layout was"):
+        start_run(tmp_path / "r", describe_run(corpus, models, plan, subset=fewer))
+
+
+def test_a_subset_is_evaluated_alone_and_gone_on_with(tmp_path: Path):
+    """Only its images are read, only its targets scored, as in the whole corpus."""
+    corpus = write_phantoms(tmp_path / "c", range(20))
+    choice = Choice(where="object = 'disc'", limit=7)
+    subset = choose_subset(corpus, choice, unit="class")
+    model = fakes.reference()
+    asked = {"fakes:reference": model}
+    folder = start_run(tmp_path / "r", describe_run(corpus, asked, BOTH, subset=subset))
+    images = sum(p.images for p in evaluate_corpus(corpus, folder, asked, BOTH, subset=subset))
+    records = folder.records()
+    whole = _run(corpus, tmp_path / "whole", fakes.reference()).records()
+    ids = records["image_id"].unique().to_list()
+    same = whole.filter(pl.col("image_id").is_in(ids), object="disc")
+
+    assert images == model.embedded == len(ids) == 7
+    assert (folder.run.n_images, folder.run.of_images, folder.run.n_targets) == (7, 20, 7)
+    assert_frame_equal(records.drop(TIMES), same.drop(TIMES))
+    for _ in evaluate_corpus(corpus, folder, asked, BOTH, subset=subset):
+        pass
+    assert model.embedded == 7
 
 
 def test_another_corpus_and_other_weights_are_refused(tmp_path: Path):

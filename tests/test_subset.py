@@ -20,7 +20,7 @@ from promptseg.corpus import CorpusWriter, open_corpus
 from promptseg.errors import DataError
 from promptseg.pixels import encode_image
 from promptseg.rows import ImageRow, target_row
-from promptseg.sample import Sample, Target, Unreadable, regroup
+from promptseg.sample import Listed, Sample, Target, Unreadable, regroup
 from promptseg.subset import COLUMNS, EXAMPLE, Choice, choose_subset, spread_ranks
 
 CONTENT = encode_image(np.arange(64, dtype=np.uint8).reshape(8, 8))
@@ -558,7 +558,7 @@ def test_an_image_is_checked_whole_before_targets_are_left_out(tmp_path, changed
 
     assert isinstance(found, Unreadable)
     assert "changed after it was curated" in found.reason
-    assert found.targets == (("u3#cell/1", "cell"), ("u3#cell/2", "cell"))
+    assert found.targets == (Listed("u3#cell/1", "cell"), Listed("u3#cell/2", "cell"))
 
 
 def test_choosing_decodes_nothing_and_a_damaged_part_is_one_line(tmp_path):

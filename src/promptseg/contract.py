@@ -26,6 +26,7 @@ from promptseg.promise import (
     embed,
     largest,
     segment,
+    sound_everything,
     sound_name,
     sound_training,
     sound_weights_hash,
@@ -89,6 +90,8 @@ def _tests(model: Segmenter[Any]) -> Iterator[_Test]:
     yield _Test("name", lambda: sound_name(model.name))
     yield _Test("weights_hash", lambda: sound_weights_hash(model.weights_hash))
     yield _Test("training", lambda: sound_training(model.training))
+    if hasattr(model, "everything"):
+        yield _Test("everything", lambda: sound_everything(getattr(model, "everything", None)))
     yield _Test("images of any shape", partial(_told, survey, "images of any shape"))
     yield _Test("no image", lambda: _no_image(model))
     for kind in KINDS:

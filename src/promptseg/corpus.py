@@ -18,7 +18,7 @@ from promptseg.mask import from_rle
 from promptseg.parquet import arrow_schema, write_atomically
 from promptseg.pixels import decode_image, displayed
 from promptseg.rows import DropRow, ImageRow, TargetRow, fingerprint, image_digest, image_schema
-from promptseg.sample import Place, Sample, Target, Unreadable, task_name
+from promptseg.sample import Listed, Place, Sample, Target, Unreadable, task_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -239,7 +239,7 @@ def read_sample(
         image = displayed(stored, row["intensity_lo"], row["intensity_hi"])
         read = tuple(_target(target, (image.shape[0], image.shape[1])) for target in kept)
     except _DAMAGE as error:
-        listed = tuple((target["target_id"], target["object"]) for target in kept)
+        listed = tuple(Listed(t["target_id"], t["object"], t["annotator"]) for t in kept)
         return Unreadable(
             row["image_id"], row["dataset"], row["modality"], row["subject"], listed, str(error)
         )

@@ -20,7 +20,7 @@ from promptseg.plan import Plan, Question
 from promptseg.predictions import Predictions
 from promptseg.prompt import to_json
 from promptseg.record import MaskRow, PromptRow, Record
-from promptseg.sample import Sample, Target, Unreadable, regroup
+from promptseg.sample import Sample, Target, Unreadable, class_id, regroup
 from promptseg.scoring import Answerer, Asked, Scored, Scorer, named, of_target, prompt_id, raised
 from promptseg.strategy import EMPTY_REFERENCE, Strategy
 
@@ -69,8 +69,10 @@ class _Begun:
         """Wait for the scores."""
         done = [one for future in self.scored for one in future.result()]
         records = [*self.failed, *(record for one in done for record in one.records)]
-        masks = [row for one in done for row in one.masks]
-        return Evaluated(self.image_id, records, self.prompts, masks)
+        # strategies may come to the same prompt: of a one-pixel object, or jittered into a corner
+        prompts = {row.prompt_id: row for row in self.prompts}
+        masks = {(row.prompt_id, row.mask_index): row for one in done for row in one.masks}
+        return Evaluated(self.image_id, records, list(prompts.values()), list(masks.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class _Loop:
     def _of_target(self, sample: Sample, target: Target, strategy: Strategy) -> Iterator[Asked]:
         if strategy.make is None:
             return
+        if not target.mask.any():
+            raise ValueError(EMPTY_REFERENCE)
         exact = strategy.make(target.mask)
         for question in self.scorer.plan.questions(strategy):
             prompt = exact
@@ -222,13 +226,19 @@ def _score_survivors(
     found: Survivors,
     question: Question,
 ) -> list[Scored]:
-    empty = [target for target in targets if not target.mask.any()]
-    failed = [
-        Scored(scorer.failed(of_target(draft, target), question, EMPTY_REFERENCE), [])
-        for target in empty
-    ]
     there = [target for target in targets if target.mask.any()]
-    return [*failed, scorer.survived(sample, there, draft, found, question)]
+    reasons = {id(target): EMPTY_REFERENCE for target in targets if not target.mask.any()}
+    try:
+        scored = [scorer.survived(sample, there, draft, found, question)]
+    except Exception as error:  # as with other answers
+        reason = f"the masks cannot be scored: {type(error).__name__}: {error}"
+        scored, reasons = [], {**{id(target): reason for target in there}, **reasons}
+    failed = [
+        scorer.failed(of_target(draft, target), question, reasons[id(target)])
+        for target in targets
+        if id(target) in reasons
+    ]
+    return [*scored, *(Scored(records, []) for records in failed)]
 
 
 def _prompt_row(item: Asked) -> PromptRow:
@@ -244,23 +254,33 @@ def targets_of(sample: Sample, plan: Plan) -> list[Target]:
     the seed and their names alone; of a smaller number all are among those of a larger one.
     """
     targets = sorted(regroup(sample.targets, plan.unit), key=lambda target: target.target_id)
+    drawn = _drawn([target.target_id for target in targets], plan)
+    return [target for target in targets if target.target_id in drawn]
+
+
+def _drawn(target_ids: Sequence[str], plan: Plan) -> set[str]:
     if plan.max_targets is None:
-        return targets
+        return set(target_ids)
 
-    def lot(target: Target) -> bytes:
-        return hashlib.sha256(f"{plan.seeds[0]}\n{target.target_id}".encode()).digest()
+    def lot(target_id: str) -> bytes:
+        return hashlib.sha256(f"{plan.seeds[0]}\n{target_id}".encode()).digest()
 
-    drawn = sorted(targets, key=lot)[: plan.max_targets]
-    return sorted(drawn, key=lambda target: target.target_id)
+    return set(sorted(target_ids, key=lot)[: plan.max_targets])
 
 
 def _unreadable(sample: Unreadable, scorer: Scorer) -> Iterator[Record]:
-    """Give every target that should have been scored its failed records."""
-    listed: list[tuple[str | None, str | None]] = list(sample.targets)
-    if scorer.plan.unit == "class":
-        names = dict.fromkeys(name for _, name in sample.targets)
-        listed = [(f"{sample.image_id}#{name}", name) for name in names]
-    for target_id, name in listed or [(None, None)]:
+    """Give every target that should have been scored its failed records.
+
+    By component they are the stored targets: what they fall into cannot be seen.
+    """
+    by_class = scorer.plan.unit == "class"
+    names: dict[str | None, str | None] = {
+        class_id(target) if by_class else target.target_id: target.object
+        for target in sample.targets
+    }
+    drawn = _drawn([str(target_id) for target_id in names], scorer.plan)
+    listed = {target_id: name for target_id, name in names.items() if target_id in drawn}
+    for target_id, name in listed.items() or [(None, None)]:
         for strategy in scorer.plan.strategies:
             for question in scorer.plan.questions(strategy):
                 draft = scorer.draft(sample, question)
@@ -296,4 +316,4 @@ def _score_predictions(scorer: Scorer, sample: Sample, predictions: Predictions)
     except DataError as error:
         drafts = [of_target(scorer.draft(sample, question), target) for target in targets]
         return [Scored(scorer.failed(draft, question, str(error)), []) for draft in drafts]
-    return [scorer.predicted(sample, target, question, predicted) for target in targets]
+    return scorer.predicted(sample, targets, question, predicted)

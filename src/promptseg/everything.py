@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
-from scipy.sparse import csr_array
 
-from promptseg.mask import Rle, bounding_box_xyxy, from_rle, to_rle
+from promptseg.errors import ModelError
+from promptseg.mask import Rle, bounding_box_xyxy, to_rle
+from promptseg.metric import dice_table
 from promptseg.model import Candidates, Segmenter, logits_at
 from promptseg.prompt import Everything, Points
 
@@ -95,9 +96,10 @@ def survivors(
 
     Raises
     ------
+    ModelError
+        When the model's answers have no multimask tokens or no predicted IoU.
     ValueError
-        When the grid or the batch is none, or the model's answers have no multimask tokens, no
-        predicted IoU, or numbers that are not finite.
+        When the grid or the batch is none, or answers hold numbers that are not finite.
     """
     if points_per_batch < 1:
         raise ValueError(f"a batch needs at least one point, not {points_per_batch}")
@@ -131,9 +133,9 @@ def _answers(
         raise ValueError(f"{len(points_xy)} prompts were answered with {len(answers)} candidates")
     for answer in answers:
         if not answer.multimask:
-            raise ValueError(f"everything needs multimask tokens, and {model.name} has none")
+            raise ModelError(f"everything needs multimask tokens, and {model.name} has none")
         if answer.predicted_iou is None:
-            raise ValueError(f"everything ranks by predicted IoU, and {model.name} predicts none")
+            raise ModelError(f"everything ranks by predicted IoU, and {model.name} predicts none")
         tokens = list(answer.multimask)
         iou, logits = answer.predicted_iou[tokens], answer.logits[tokens]
         if not (np.isfinite(iou).all() and np.isfinite(logits).all()):
@@ -234,39 +236,11 @@ def box_nms(
 def overlaps(
     survivors: Survivors, targets: Sequence[Bool[np.ndarray, "_ _"]]
 ) -> Float64[np.ndarray, "survivors targets"]:
-    """Exact DICE of every survivor with every target; 0 where the survivor is empty.
-
-    Pixels are counted by one product of matrices, sparse on the side of the targets, for at most
-    64 MB of survivors at a time.
+    """Exact DICE of every survivor with every target, in one call; 0 where a survivor is empty.
 
     Raises
     ------
     ValueError
         When a target is empty or of another size than the image.
     """
-    references = _as_rows(targets, survivors.image_hw)
-    areas = np.diff(references.indptr)
-    scores = np.zeros((len(survivors.masks), len(targets)))
-    done = 0
-    for piece in _pieces(survivors.masks, 5 * references.shape[1]):
-        masks = np.stack([from_rle(rle).ravel() for rle in piece], axis=1).astype(np.int32)
-        shared = (references @ masks).T
-        total = masks.sum(axis=0)[:, None] + areas
-        scores[done : done + len(piece)] = 2 * shared / total
-        done += len(piece)
-    return scores
-
-
-def _as_rows(targets: Sequence[Bool[np.ndarray, "_ _"]], image_hw: tuple[int, int]) -> csr_array:
-    """Lay every target out as a row of a sparse matrix of ones, one column a pixel."""
-    for target in targets:
-        if target.shape != image_hw:
-            raise ValueError(f"a target is {target.shape} and the image {image_hw}")
-        if not target.any():
-            raise ValueError("a target is empty; leave out targets that are not in the image")
-    pixels = [np.flatnonzero(target) for target in targets]
-    ends = np.cumsum([0, *(len(row) for row in pixels)])
-    columns = np.concatenate([np.empty(0, dtype=np.int64), *pixels])
-    ones = np.ones(len(columns), dtype=np.int32)
-    shape = (len(targets), image_hw[0] * image_hw[1])
-    return csr_array((ones, columns, ends), shape=shape)
+    return dice_table(survivors.masks, [to_rle(target) for target in targets])

@@ -25,6 +25,7 @@ MOVES: Mapping[Mode, frozenset[StrategyKind]] = {
     "shift": frozenset({"box", "box+points"}),
     "edge": frozenset({"box", "box+points"}),
 }
+LARGEST, DECIMALS = 100_000, 3  # so that every table writes a distance alike, without exponent
 _FORM = re.compile(r"(?P<mode>\w+):(?P<unit>\w+):(?P<lo>\d+(?:\.\d+)?)-(?P<hi>\d+(?:\.\d+)?)")
 
 
@@ -44,13 +45,16 @@ class Jitter:
     hi: float
 
     def __post_init__(self) -> None:
-        """Refuse an empty range."""
-        if not 0 <= self.lo < self.hi < float("inf"):
+        """Refuse an empty range, and digits that its name would not show."""
+        if not 0 <= self.lo < self.hi < LARGEST:
             raise ValueError(f"a jitter from {self.lo:g} to {self.hi:g} is no range of distances")
+        if any(round(edge, DECIMALS) != edge for edge in (self.lo, self.hi)):
+            raise ValueError(f"distances have at most {DECIMALS} decimals")
 
     def __str__(self) -> str:
         """Write it as the command line does: shift:px:10-20."""
-        return f"{self.mode}:{self.unit}:{self.lo:g}-{self.hi:g}"
+        lo, hi = (f"{edge:.{DECIMALS}f}".rstrip("0").rstrip(".") for edge in (self.lo, self.hi))
+        return f"{self.mode}:{self.unit}:{lo}-{hi}"
 
     def moves(self, kind: StrategyKind) -> bool:
         """Tell whether a kind of prompt has anything that this moves."""

@@ -6,15 +6,16 @@ The reference is never empty: a target that is not there has no score.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 from scipy.spatial import KDTree
 
-from promptseg.mask import bounding_box_xyxy
+from promptseg.mask import Rle, bounding_box_xyxy
 
 # Axes are left unnamed where two masks meet: unequal shapes are then our ValueError for everyone,
 # not the type checker's error for those who run one.
@@ -309,3 +310,30 @@ def _require_pair(pred: Mask, reference: Mask) -> None:
 def _require_spacing(spacing_yx: tuple[float, float]) -> None:
     if not all(0 < edge < math.inf for edge in spacing_yx):
         raise ValueError(f"spacing must be two positive lengths (y, x), not {spacing_yx}")
+
+
+def dice_table(preds: Sequence[Rle], references: Sequence[Rle]) -> Float64[np.ndarray, "p r"]:
+    """Exact DICE of every mask with every reference, in one call; 0 where a mask is empty.
+
+    Raises
+    ------
+    ValueError
+        When a reference is empty, or sizes differ.
+    """
+    from pycocotools import mask
+
+    coco: Any = mask  # typed for counts of bytes; text will do
+    if len({tuple(rle["size"]) for rle in (*preds, *references)}) > 1:
+        raise ValueError("masks of one table have one size")
+    if not references:
+        return np.zeros((len(preds), 0))
+    areas = coco.area(list(references)).astype(np.float64)
+    if not areas.all():
+        raise ValueError("a reference is empty; leave out targets that are not in the image")
+    if not preds:
+        return np.zeros((0, len(references)))
+    total = coco.area(list(preds)).astype(np.float64)[:, None] + areas
+    iou = np.asarray(coco.iou(list(preds), list(references), [0] * len(references)))
+    shared = np.rint(iou * total / (1 + iou))  # pixels: rounding undoes that of the division
+    table: Float64[np.ndarray, "p r"] = 2 * shared / total
+    return table

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from promptseg.errors import ModelError
 from promptseg.jitter import Jitter
 from promptseg.model import SELECTIONS, Segmenter, Selection
 from promptseg.prompt import Everything
@@ -28,8 +29,8 @@ class Question:
 class Plan:
     """What is asked of every model, and how its answers are scored.
 
-    `batch_size` and `workers` are matters of speed and memory alone. Raises ValueError where the
-    parts do not go together.
+    `workers` and, on a CPU, `batch_size` are matters of speed and memory alone. Raises ValueError
+    where the parts do not go together.
     """
 
     strategies: tuple[Strategy, ...]
@@ -54,6 +55,8 @@ class Plan:
                 raise ValueError(f"one of the {name} is there twice")
         if not self.seeds or self.batch_size < 1 or self.workers < 1:
             raise ValueError("a plan needs a seed, a batch size and a worker")
+        if len(self.seeds) > 1 and not self.jitter:
+            raise ValueError("several seeds need a jitter: without it nothing is drawn anew")
         for jitter in self.jitter:
             if not any(jitter.moves(strategy.prompt_kind) for strategy in self.strategies):
                 raise ValueError(f"jitter {jitter} moves nothing of the strategies asked for")
@@ -78,9 +81,24 @@ class Plan:
         return tuple(name for name in self.selections if name in OF_EVERYTHING)
 
     def everything_of(self, model: Segmenter[Any]) -> Everything:
-        """Give the settings of everything for a model: the plan's, the model's own, or SAM's."""
-        own: Everything = getattr(model, "everything", Everything())
-        return self.everything.get(model.name, own)
+        """Give the settings of everything for a model: the plan's, the model's own, or SAM's.
+
+        Raises ModelError when the model's own are none.
+        """
+        if model.name in self.everything:
+            return self.everything[model.name]
+        return own_everything(model)
+
+
+def own_everything(model: Segmenter[Any]) -> Everything:
+    """Give a model's own settings of everything, or SAM's; raises ModelError when they are none."""
+    own = getattr(model, "everything", Everything())
+    if not isinstance(own, Everything):
+        raise ModelError(
+            f"{model.name} has an attribute `everything` that is no promptseg.Everything: give it "
+            "one with its thresholds, or another name to the attribute."
+        )
+    return own
 
 
 def plan_of_masks(plan: Plan) -> Plan:
@@ -90,4 +108,11 @@ def plan_of_masks(plan: Plan) -> Plan:
     best DICE counts, which is `oracle`.
     """
     selection: Selection = "single" if plan.unit == "class" else "oracle"
-    return replace(plan, strategies=(MASKS,), selections=(selection,), jitter=(), everything={})
+    return replace(
+        plan,
+        strategies=(MASKS,),
+        selections=(selection,),
+        seeds=plan.seeds[:1],
+        jitter=(),
+        everything={},
+    )

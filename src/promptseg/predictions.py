@@ -7,7 +7,8 @@ objects as `promptseg.reader.vocabulary` says.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from promptseg.reader.folder import (
     pair,
     printable,
 )
-from promptseg.reader.frame import targets_of
+from promptseg.reader.frame import Labels, targets_of
 from promptseg.reader.layer import Layer, read_layer
 from promptseg.reader.table import find_table
 from promptseg.reader.vocabulary import Vocabulary, vocabulary
@@ -40,12 +41,18 @@ _MOST_SHOWN = 5
 class Predicted:
     """What a tool predicted for one image.
 
-    `missing` says why there is nothing; it is None where there was a file, if an empty one.
+    `missing` says why there is nothing; it is None where there was a file, if an empty one. Of the
+    objects that are `lost` there was a file, which is damaged or lies on another grid.
     Objects that the corpus does not have may be there or not.
     """
 
     targets: tuple[Target, ...]
     missing: str | None
+    lost: Mapping[str, str] = field(default_factory=dict)  # object -> why its file is of no use
+
+
+# the object that a file's name tells, and what the file holds, or why it cannot be read
+_Read = tuple[str | None, Layer | DataError]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,10 +64,14 @@ class _Shelf:
     words: Vocabulary
     files_read: int = 0
     _key: str | None = None
-    _kept: tuple[Layer, ...] | str = ()  # or why it could not be read
+    _kept: tuple[_Read, ...] | str = ()  # or why it could not be read
 
-    def layers(self, key: str) -> tuple[Layer, ...]:
-        """Read the files of an image or volume; raises DataError with the reason."""
+    def read(self, key: str) -> tuple[_Read, ...]:
+        """Read the files of an image or volume.
+
+        A damaged file whose name tells its object comes as the error. What another one shows is
+        unknown, and it raises DataError with the reason.
+        """
         if key != self._key:
             self._key, self._kept = None, ()  # before more is read: a volume is large
             try:
@@ -72,21 +83,24 @@ class _Shelf:
             raise DataError(self._kept)
         return self._kept
 
-    def _read(self, key: str) -> list[Layer]:
-        layers: list[Layer] = []
+    def _read(self, key: str) -> Iterator[_Read]:
         first: dict[tuple[str, int | None], str] = {}
         for file in _files(key, self.sources[key], self.words):
             self.files_read += 1
             try:
-                layers.append(read_layer(self.root, file, self.words))
+                layer = read_layer(self.root, file, self.words)
             except DataError as error:
-                raise _of_file(file.source, error) from error
-            for entry in layers[-1].entries:
+                told = _of_file(file.source, error)
+                if file.object is None:
+                    raise told from error
+                yield file.object, told
+                continue
+            for entry in layer.entries:
                 other = first.setdefault((entry.object, entry.instance), file.source)
                 if other != file.source:
                     why = f"{_shown(other)} shows {entry.object!r} of its image, too"
                     raise _of_file(file.source, why)
-        return layers
+            yield file.object, layer
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -118,7 +132,8 @@ class Predictions:
         Raises
         ------
         DataError
-            A file is damaged, lies on another grid than the image, or holds no labels.
+            A file is damaged or lies on another grid than the image, and its name does not tell
+            the object that is `lost`.
         """
         if sample.source is None:
             raise DataError(f"The corpus does not say from which file {sample.image_id} came.")
@@ -127,13 +142,15 @@ class Predictions:
             why = f" ({self._lost[key]})" if key in self._lost else ""
             return Predicted((), NO_FILE + why)
         targets: list[Target] = []
-        for layer in self._shelf.layers(key):
+        lost: dict[str, str] = {}
+        for name, layer in self._shelf.read(key):
             try:
-                labels = layer.on(sample)
+                targets += targets_of(_on(layer, sample), sample.image_id)
             except DataError as error:
-                raise _of_file(layer.source, error) from error
-            targets += targets_of(labels, sample.image_id)
-        return Predicted(tuple(targets), None)
+                if name is None:
+                    raise
+                lost[name] = str(error)
+        return Predicted(tuple(targets), None, lost)
 
 
 def open_predictions(
@@ -172,6 +189,8 @@ def open_predictions(
     inner = next((home / n for n in MASK_FOLDERS if (home / n).is_dir()), home)
     paired, unpaired, lost = _paired(folder, inner, _image_keys(corpus))
     table = find_table(folder, labels)
+    if threshold is not None and not math.isfinite(threshold):
+        raise DataError(f"--threshold {threshold:g} is no number that values could exceed.")
     words = vocabulary(_objects(corpus), table.table, instances=instances, threshold=threshold)
     words = replace(words, by_name=_is_by_name(paired, words))
     used = _used(folder, paired, words)
@@ -323,7 +342,7 @@ def _checked(folder: Path, shelf: _Shelf) -> _Shelf:
     unknown: set[int] = set()
     for key in shelf.sources:
         try:
-            layers = shelf.layers(key)
+            layers = [layer for _, layer in shelf.read(key) if isinstance(layer, Layer)]
         except DataError:
             continue  # reported when its image is scored
         shown = {entry.object for layer in layers for entry in layer.entries}
@@ -352,6 +371,16 @@ def _hash(shelf: _Shelf, table: Path | None, settings: Mapping[str, float | None
             raise DataError(f"{name} cannot be read ({error.strerror}).") from error
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def _on(layer: Layer | DataError, sample: Sample) -> Labels:
+    """Give what a file holds on the pixels of an image; raises DataError where it holds nothing."""
+    if isinstance(layer, DataError):
+        raise layer
+    try:
+        return layer.on(sample)
+    except DataError as error:
+        raise _of_file(layer.source, error) from error
 
 
 def _of_file(source: str, why: DataError | str) -> DataError:

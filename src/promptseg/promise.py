@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from promptseg.model import SELECTIONS, Candidates, Canvas, Segmenter, Training, masks_at
-from promptseg.prompt import Prompt, PromptKind
+from promptseg.prompt import Everything, Prompt, PromptKind
 
 Image = UInt8[np.ndarray, "h w 3"]
 KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
@@ -33,6 +33,13 @@ def sound_weights_hash(found: object) -> str:
     if re.fullmatch("[0-9a-f]{64}", found):
         return f"{found[:12]}..."
     return f"{found!r} is no SHA-256 (64 hex characters): two versions may look like one in a run"
+
+
+def sound_everything(everything: object) -> str:
+    """Tell a model's thresholds of everything; raises BrokenPromiseError where they are none."""
+    if not isinstance(everything, Everything):
+        raise BrokenPromiseError(f"{everything!r} has to be a promptseg.Everything")
+    return f"grid {everything.points_per_side}, predicted IoU > {everything.pred_iou_thresh:g}"
 
 
 def sound_training(training: object) -> str:

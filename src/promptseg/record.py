@@ -85,7 +85,7 @@ class Record:
     n_negative: int | None = None
     clicks: int | None = None
     n_survivors: int | None = None  # of everything: the masks that survived in this image ...
-    n_unmatched: int | None = None  # ... those of them that match no target ...
+    n_unmatched: int | None = None  # ... those that match no target that was asked for ...
     n_matches: int | None = None  # ... and the targets that this record's mask matches
     embed_ms: float | None = None
     decode_ms: float | None = None
@@ -143,6 +143,7 @@ class Run:
     max_targets: int | None  # per image
     nsd_tolerance: float
     save_masks: str
+    batch_size: int | None  # prompts at a time: on a GPU it may change the last digits
     device: str
     dtype: str
     n_images: int  # chosen ...
@@ -156,16 +157,18 @@ class Run:
 
 
 FREE = frozenset({"corpus_path", "asked", "licences", "started"})  # may differ in one folder
+FREE_ON_CPU = frozenset({"batch_size"})
 
 
 def settings_that_differ(old: Run, new: Run) -> list[str]:
     """Name the settings by which two runs may not share a folder, with both values."""
     before, after = dataclasses.asdict(old), dataclasses.asdict(new)
+    free = FREE | (FREE_ON_CPU if new.device == "cpu" else frozenset())
     # as JSON, in which the order of models counts: it numbers the parts
     return [
         f"{key} was {_short(before[key])} and is {_short(after[key])}"
         for key in before
-        if key not in FREE and json.dumps(before[key]) != json.dumps(after[key])
+        if key not in free and json.dumps(before[key]) != json.dumps(after[key])
     ]
 
 
@@ -342,6 +345,7 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
         "of_images": content["n_images"],
         "n_targets": None,
         "of_targets": None,
+        "batch_size": None,
     }
 
 

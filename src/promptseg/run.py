@@ -16,7 +16,7 @@ from promptseg.models import MODELS
 from promptseg.plan import Plan
 from promptseg.predictions import Predictions
 from promptseg.record import Run, RunFolder
-from promptseg.subset import Choice, Subset, choose_subset
+from promptseg.subset import Subset
 
 Answering = Segmenter[Any] | Predictions
 
@@ -68,7 +68,7 @@ def describe_run(
     `models` are given by the words that ask for them: `litemedsam`, `package.module:name`, or the
     folder of another tool's masks. Without a subset all of the corpus is evaluated.
     """
-    whole = subset or choose_subset(corpus, Choice(), unit=plan.unit)
+    of_targets = corpus.n_classes() if plan.unit == "class" else corpus.info.n_targets
     published = {
         model.name: MODELS[word].licence
         for word, model in models.items()
@@ -99,12 +99,13 @@ def describe_run(
         max_targets=plan.max_targets,
         nsd_tolerance=plan.nsd_tolerance,
         save_masks=plan.save_masks,
+        batch_size=plan.batch_size,
         device=device,
         dtype=dtype,
-        n_images=whole.n_images,
-        n_targets=whole.n_targets,
-        of_images=whole.of_images,
-        of_targets=whole.of_targets,
+        n_images=corpus.info.n_images if subset is None else subset.n_images,
+        n_targets=of_targets if subset is None else subset.n_targets,
+        of_images=corpus.info.n_images,
+        of_targets=of_targets,
         n_parts=len(parts_of(_groups(corpus, subset), len(models))),
         versions={"python": platform.python_version(), **_versions()},
         started=datetime.now(UTC).isoformat(timespec="seconds"),

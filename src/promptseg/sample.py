@@ -53,6 +53,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A target of which the names alone are known."""
+
+    target_id: str
+    object: str
+    annotator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """A sample of a corpus that could not be read, kept so that nothing is lost silently."""
 
@@ -60,7 +69,7 @@ class Unreadable:
     dataset: str
     modality: str
     subject: str | None
-    targets: tuple[tuple[str, str], ...]  # (target_id, object) of what should have been scored
+    targets: tuple[Listed, ...]  # what should have been scored
     reason: str
 
 
@@ -94,10 +103,15 @@ def _by_object(targets: Iterable[Target]) -> list[list[Target]]:
 
 def _joined(group: Sequence[Target]) -> Target:
     first = group[0]
-    image_id = first.target_id.rpartition("#")[0]
-    name = first.object if first.annotator is None else f"{first.object}@{first.annotator}"
     mask = np.logical_or.reduce([target.mask for target in group])
-    return Target(f"{image_id}#{name}", first.object, mask, annotator=first.annotator)
+    return Target(class_id(first), first.object, mask, annotator=first.annotator)
+
+
+def class_id(target: Target | Listed) -> str:
+    """Name the target that all instances of an object by one annotator make."""
+    image_id = target.target_id.rpartition("#")[0]
+    annotator = "" if target.annotator is None else f"@{target.annotator}"
+    return f"{image_id}#{target.object}{annotator}"
 
 
 def _components(target: Target) -> list[Target]:

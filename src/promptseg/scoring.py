@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from promptseg.errors import ModelError
 from promptseg.everything import Survivors, overlaps
-from promptseg.mask import from_rle, to_rle
+from promptseg.mask import Rle, from_rle, to_rle
 from promptseg.metric import dice as dice_of
-from promptseg.metric import score
+from promptseg.metric import dice_table, score
 from promptseg.model import Candidates, Selection, Training, masks_at
 from promptseg.plan import Plan, Question
 from promptseg.predictions import Predicted
@@ -163,7 +164,7 @@ class Scorer:
             )
             records.append(chosen)
         rows = [
-            _mask_row(asked.draft, asked.target.target_id, index, masks[index])
+            _mask_row(asked.draft, asked.target.target_id, index, to_rle(masks[index]))
             for index in self._kept(scored, len(masks))
         ]
         return Scored(records, rows)
@@ -220,50 +221,71 @@ class Scorer:
                     records.append(self._missed(selected, sample, target, "no mask survived"))
                     continue
                 index = match if selection == "oracle" else 0
-                mask = used.setdefault(index, from_rle(survivors.masks[index]))
+                if index not in used:
+                    used[index] = from_rle(survivors.masks[index])
                 found = replace(
                     selected,
                     mask_index=index,
                     predicted_iou=float(survivors.predicted_iou[index]),
                     n_matches=matches[index],
                 )
-                records.append(self._score(found, sample, target, mask))
+                records.append(self._score(found, sample, target, used[index]))
         rows = [
-            _mask_row(draft, None, index, from_rle(survivors.masks[index]))
+            _mask_row(draft, None, index, survivors.masks[index])
             for index in self._kept(used, count)
         ]
         return Scored(records, rows)
 
     def predicted(
-        self, sample: Sample, target: Target, question: Question, predicted: Predicted
-    ) -> Scored:
-        """Score what a tool predicted for one target: the mask of its object.
+        self, sample: Sample, targets: Sequence[Target], question: Question, predicted: Predicted
+    ) -> list[Scored]:
+        """Score what a tool predicted for the targets of an image: the masks of their objects.
 
         By instance or component the prediction whose DICE is best counts, which looks at the
         reference: the selection is `oracle` then.
         """
+        own: dict[str, list[Target]] = {}
+        for one in regroup(predicted.targets, self.plan.unit):
+            if one.mask.any():
+                own.setdefault(one.object, []).append(one)
+        wanted: dict[str, list[Target]] = {}
+        for target in targets:
+            wanted.setdefault(target.object, []).append(target)
+        return [
+            self._predicted_object(sample, same, question, (name, own.get(name, []), predicted))
+            for name, same in wanted.items()
+        ]
+
+    def _predicted_object(
+        self,
+        sample: Sample,
+        targets: Sequence[Target],
+        question: Question,
+        found: tuple[str, Sequence[Target], Predicted],
+    ) -> Scored:
+        name, masks, predicted = found
         (selection,) = self.plan.selections
-        draft = replace(
-            self._selected(
-                of_target(self.draft(sample, question), target), question.strategy, selection
-            ),
-            prompt_id=prompt_id(sample.image_id, target.target_id, question.strategy.name),
-        )
-        found = [
-            one
-            for one in regroup(predicted.targets, self.plan.unit)
-            if one.object == target.object and one.mask.any()
-        ]
-        if not found:
-            reason = predicted.missing or f"the prediction holds no {target.object}"
-            return Scored([self._missed(draft, sample, target, reason)], [])
-        index = int(np.argmax([dice_of(one.mask, target.mask) for one in found]))
-        record = replace(self._score(draft, sample, target, found[index].mask), mask_index=index)
-        rows = [
-            _mask_row(draft, target.target_id, i, found[i].mask)
-            for i in self._kept({index: record}, len(found))
-        ]
-        return Scored([record], rows)
+        draft = self._selected(self.draft(sample, question), question.strategy, selection)
+        drafts = [of_target(draft, target) for target in targets]
+        if name in predicted.lost:
+            reason = predicted.lost[name]
+            return Scored([r for own in drafts for r in self.failed(own, question, reason)], [])
+        if not masks:
+            reason = predicted.missing or f"the prediction holds no {name}"
+            pairs = zip(drafts, targets, strict=True)
+            return Scored([self._missed(own, sample, t, reason) for own, t in pairs], [])
+        encoded = [to_rle(one.mask) for one in masks]
+        table = dice_table(encoded, [to_rle(target.mask) for target in targets])
+        records, rows = [], []
+        for own, target, best in zip(drafts, targets, table.argmax(axis=0), strict=True):
+            identity = prompt_id(sample.image_id, target.target_id, question.strategy.name)
+            record = replace(own, prompt_id=identity, mask_index=int(best))
+            records.append(self._score(record, sample, target, masks[int(best)].mask))
+            rows += [
+                _mask_row(record, target.target_id, index, encoded[index])
+                for index in self._kept({int(best): None}, len(masks))
+            ]
+        return Scored(records, rows)
 
 
 def of_target(draft: Record, target: Target) -> Record:
@@ -284,12 +306,12 @@ def prompt_id(image_id: str, target_id: str | None, prompt: str) -> str:
 
 
 def raised(error: Exception) -> str:
-    """Tell that a model raised, as a reason."""
+    """Tell what came instead of an answer, as a reason: what we refused, or what it raised."""
+    if isinstance(error, ModelError):
+        return str(error)
     return f"the model raised {type(error).__name__}: {error}"
 
 
-def _mask_row(
-    draft: Record, target_id: str | None, index: int, mask: Bool[np.ndarray, "h w"]
-) -> MaskRow:
+def _mask_row(draft: Record, target_id: str | None, index: int, mask: Rle) -> MaskRow:
     assert draft.prompt_id is not None
-    return MaskRow(draft.prompt_id, draft.image_id, target_id, draft.model, index, to_rle(mask))
+    return MaskRow(draft.prompt_id, draft.image_id, target_id, draft.model, index, mask)

@@ -14,7 +14,8 @@ from promptseg.mask import from_rle
 from promptseg.model import SELECTIONS, Segmenter, Selection, masks_at
 from promptseg.parquet import write_atomically
 from promptseg.pixels import displayed, encode_image
-from promptseg.prompt import Box, BoxPoints, Everything, Points, Prompt, box_of, points_of
+from promptseg.plan import own_everything
+from promptseg.prompt import Box, BoxPoints, Points, Prompt, box_of, points_of
 from promptseg.reader.image import read_picture
 from promptseg.selection import choose
 
@@ -75,12 +76,14 @@ def segment_everything(
     ModelError
         The model raises, or cannot do everything: it has no multimask tokens or predicted IoU.
     """
-    settings: Everything = getattr(model, "everything", Everything())
+    settings = own_everything(model)
     if points_per_side is not None:
         settings = replace(settings, points_per_side=points_per_side)
     try:
         (embedding,) = model.embed([image])
         return survivors(model, embedding, (image.shape[0], image.shape[1]), settings)
+    except ModelError:
+        raise
     except Exception as error:  # whatever a model raises
         raise ModelError(f"{model.name} raised {type(error).__name__}: {error}") from error
 

@@ -206,7 +206,9 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
         err.print(line, markup=False)
     for reason, count in failed.items():
         err.print(f"failed on {count} image(s): {reason}", markup=False)
-    if failed:
+    if failed and folder.run.strategies == ["masks"]:
+        err.print("Mended files are other predictions: evaluate them into another --out.")
+    elif failed:
         err.print("When the cause is mended, the same command with --retry-failed tries again.")
     return EXIT_FAILED_SAMPLES if failed else EXIT_DONE
 

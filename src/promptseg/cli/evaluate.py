@@ -1,6 +1,7 @@
 """`promptseg evaluate`: models, or masks made elsewhere, on a corpus."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -227,23 +228,25 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
     )
+    change = _Thresholds(
+        points_per_side=points_per_side,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        stability_score_offset=stability_score_offset,
+        box_nms_thresh=box_nms_thresh,
+    )
     data = open_corpus(corpus)
     where_to = usable_device(device)
+    reading = {"labels": labels, "instances": instances, "threshold": threshold}
     if masks:
-        _refuse_prompts(model=model, strategy=strategy, jitter=jitter, weights=weights)
-        answering: dict[str, Any] = _predictions(
-            masks, data, labels=labels, instances=instances, threshold=threshold
-        )
+        asking = {"model": model, "strategy": strategy, "jitter": jitter, "weights": weights}
+        unusual = {"protocol": protocol != "paper", "dtype": dtype != "float32"}
+        _refuse(WITH_MASKS, asking | unusual | change.given())
+        answering: dict[str, Any] = _predictions(masks, data, **reading)
         plan = plan_of_masks(plan)
     else:
+        _refuse("a model: they say how --masks are read", reading)
         answering = load_models(model or ["litemedsam"], weights, where_to, dtype)
-        change = _Thresholds(
-            points_per_side=points_per_side,
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            stability_score_offset=stability_score_offset,
-            box_nms_thresh=box_nms_thresh,
-        )
         plan = replace(plan, everything=change.of(plan, answering.values()))
     choice = Choice(split=split, where=where, per_task=per_task, limit=limit)
     subset = choose(data, choice, plan)
@@ -276,13 +279,17 @@ def _jitters(texts: list[str]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(parse_jitter(text) for text in texts))
 
 
-def _refuse_prompts(**given: Any) -> None:
-    """Refuse options of models beside --masks: those masks are there, and nothing prompts them."""
-    if names := [f"--{name}" for name, value in given.items() if value]:
-        raise DataError(
-            f"{', '.join(names)} cannot go with --masks, which are scored as they are. Evaluate "
-            "the model into a run of its own, and give both runs to promptseg report."
-        )
+WITH_MASKS = (
+    "--masks, which are scored as they are. Evaluate the model into a run of its own, and give "
+    "both runs to promptseg report"
+)
+
+
+def _refuse(what: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that would do nothing: the user means something by them."""
+    given = (name for name, value in options.items() if value is not None and value is not False)
+    if names := [f"--{name.replace('_', '-')}" for name in given]:
+        raise DataError(f"{', '.join(names)} cannot go with {what}.")
 
 
 def _predictions(folders: list[Path], corpus: "Corpus", **reading: Any) -> "dict[str, Predictions]":
@@ -319,13 +326,19 @@ class _Thresholds:
     stability_score_offset: float | None
     box_nms_thresh: float | None
 
-    def of(self, plan: "Plan", models: "Any") -> "dict[str, Everything]":
-        """Give every model its settings."""
+    def given(self) -> dict[str, Any]:
+        """List what was given, 0 included."""
         changes = {name: getattr(self, name) for name in self.__slots__}
-        given = {name: value for name, value in changes.items() if value is not None}
-        if given and all(strategy.make is not None for strategy in plan.strategies):
-            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise DataError(f"{options} is for --strategy everything, which is not asked for.")
+        return {name: value for name, value in changes.items() if value is not None}
+
+    def of(self, plan: "Plan", models: "Any") -> "dict[str, Everything]":
+        """Give every model its settings, where everything is asked for."""
+        given = self.given()
+        if all(strategy.make is not None for strategy in plan.strategies):
+            if given:
+                options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+                raise DataError(f"{options} is for --strategy everything, which is not asked for.")
+            return {}
         return {
             model.name: _valid(_changed, of=plan.everything_of(model), **given) for model in models
         }

@@ -45,6 +45,8 @@ def segment(
     """
     from promptseg.segmentation import prompt_from, read_image, require_inside
 
+    if points_per_side is not None and not everything:
+        raise DataError("--points-per-side is the grid of --everything, which is not asked for.")
     if everything and (box or point):
         raise DataError("--everything asks for all masks: leave out --box and --point.")
     prompt = None if everything else prompt_from(box, point or [])
@@ -88,13 +90,18 @@ def _everything(
     from promptseg.terminal import err, print_json
 
     found = segment_everything(pixels, model, points_per_side)
-    write_label_map(out, label_map(found))
+    labels = label_map(found)
+    write_label_map(out, labels)
+    n_visible = len(set(labels.ravel().tolist()) - {0})
     if not model.training.covers("everything", "predicted"):
         err.print(f"{model.name} was not trained for everything: do not trust this.")
     if not found.masks:
         err.print("No mask survived: the model's thresholds reject all it found.")
     if as_json:
         scores = [round(float(iou), 4) for iou in found.predicted_iou]
-        print_json({"labels": str(out), "n_masks": len(found.masks), "predicted_iou": scores})
+        counts = {"n_masks": len(found.masks), "n_visible": n_visible}
+        print_json({"labels": str(out), **counts, "predicted_iou": scores})
     else:
-        print(f"{out}: {len(found.masks)} masks of {found.n_candidates} candidates")
+        hidden = len(found.masks) - n_visible
+        covered = f", {hidden} of them hidden by better ones" if hidden else ""
+        print(f"{out}: {len(found.masks)} masks of {found.n_candidates} candidates{covered}")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,14 +128,18 @@ def _records(folder: RunFolder) -> pl.DataFrame:
 
 
 def _ambiguous(runs: Sequence[RunFolder], records: pl.DataFrame) -> list[str]:
-    """Find the models that must not be pooled: other weights, or the same targets scored twice."""
-    hashes: dict[str, set[str]] = {}
+    """Find the models that must not be pooled: their settings differ, or targets came twice."""
+    weights: dict[str, set[str]] = {}
+    grids: dict[str, set[str]] = {}
     for folder in runs:
-        for name, weights in folder.run.models.items():
-            hashes.setdefault(name, set()).add(weights)
+        for name, digest in folder.run.models.items():
+            weights.setdefault(name, set()).add(digest)
+        for name, grid in folder.run.everything.items():
+            grids.setdefault(name, set()).add(json.dumps(grid, sort_keys=True))
+    unlike = {name for kind in (weights, grids) for name, known in kind.items() if len(known) > 1}
     scored = records.group_by(*IDENTITY, "protocol", "unit").agg(pl.col("run").n_unique())
     twice = scored.filter(pl.col("run") > 1)["model"].unique().to_list()
-    return sorted({name for name, known in hashes.items() if len(known) > 1} | set(twice))
+    return sorted(unlike | set(twice))
 
 
 def table_rows(runs: Sequence[RunFolder]) -> list[Row]:

@@ -227,7 +227,7 @@ def everything(records: pl.DataFrame) -> Iterator[str]:
         yield (
             f"Everything by {row['model']}: {row['n_survivors']:.1f} masks survived per image on "
             f"average (of {plural(row['images'], 'image')}{barren}), {row['n_unmatched']:.1f} of "
-            "them match no target."
+            "them match no target that was asked for."
         )
 
 
