@@ -80,7 +80,7 @@ def test_a_model_that_raises_ends_with_exit_code_3_and_the_reason(
     records = pl.read_parquet(tmp_path / "r/records/*.parquet")
 
     assert code == 3
-    assert "failed on 12 image(s): the model raised RuntimeError: planted failure" in err
+    assert "failed on 12 images: the model raised RuntimeError: planted failure" in err
     assert records["outcome"].unique().to_list() == ["failed"]
     assert "Traceback" not in err + out
 

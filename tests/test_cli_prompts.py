@@ -85,7 +85,7 @@ def test_masks_of_another_tool_are_scored_and_a_lost_file_is_a_miss(
     """A reference fed back has DICE 1 everywhere; of twelve images eleven have a file."""
     _label_maps(tmp_path / "network", 11)
     out = tmp_path / "r"
-    code, _, _ = run(capsys, "evaluate", corpus, "--masks", tmp_path / "network", "--out", out)
+    code, _, err = run(capsys, "evaluate", corpus, "--masks", tmp_path / "network", "--out", out)
     records = open_run(out).records()
     missed = records.filter(outcome="miss")
 
@@ -96,6 +96,8 @@ def test_masks_of_another_tool_are_scored_and_a_lost_file_is_a_miss(
     assert records.filter(outcome="ok")["dice"].to_list() == [1.0] * 22
     assert missed["reason"].to_list() == ["no prediction file"] * 2
     assert missed["dice"].to_list() == [0.0] * 2
+    told = "network has no mask for 2 of 24 targets, which count as DICE 0: 2 × no prediction file."
+    assert told in " ".join(err.split())
     code, _, _ = run(capsys, "evaluate", corpus, "--model", "fakes:box", "--out", tmp_path / "b")
     run(capsys, "report", out, tmp_path / "b", "--out", tmp_path / "r.html")
     assert "Masks of other tools" in (tmp_path / "r.html").read_text()

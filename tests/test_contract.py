@@ -476,7 +476,7 @@ def test_a_hash_of_another_form_passes_with_a_word():
     check = next(c for c in check_model(attribute(weights_hash="v2")) if c.name == "weights_hash")
 
     assert check.outcome == "passed"
-    assert "'v2' is no SHA-256" in check.detail
+    assert "'v2', no SHA-256" in check.detail
 
 
 def test_rounding_between_batches_passes_with_the_figure():

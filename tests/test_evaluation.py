@@ -233,3 +233,21 @@ def test_points_are_counted_and_a_full_window_is_a_failed_record():
     assert {(r.object, r.strategy) for r in failed} == {("whole", "points5+5")}
     assert all("no background in the window" in (r.reason or "") for r in failed)
     assert all(r.off_protocol for r in records)
+
+
+def test_a_selection_that_a_model_neither_claims_nor_has_has_no_records():
+    """A model with one mask and no more is no failure under the default selections."""
+
+    def one_mask(candidates: Candidates) -> Candidates:
+        return dataclasses.replace(candidates, predicted_iou=None, multimask=())
+
+    single = dataclasses.replace(fakes.BOXES, selections=frozenset({"single"}))
+    records = _records(
+        [_sample()], _Strange("plain", fakes.the_reference, change=one_mask, training=single)
+    )
+    claiming = _records([_sample()], _Strange("bold", fakes.the_reference, change=one_mask))
+
+    assert {(r.selection, r.outcome) for r in records} == {("single", "ok")}
+    assert {(r.selection, r.outcome) for r in claiming} == {
+        ("single", "ok"), ("oracle", "failed"), ("predicted", "failed")
+    }  # fmt: skip

@@ -1,5 +1,7 @@
 """The seam to models: logits become masks as the original code does it, and names find models."""
 
+from pathlib import Path
+
 import fakes
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_an_unknown_model_is_answered_with_the_nearest():
         ("no_such_module:thing", "Cannot import no_such_module:thing"),
         ("fakes:no_such_name", "Cannot import fakes:no_such_name"),
         ("fakes:", "Cannot import fakes:"),
-        ("fakes:not_a_model", "could not be made"),
+        ("fakes:not_a_model", "is no Segmenter: it has no name"),
         ("fakes:broken", "no such device"),
         ("fakes:Fake", "could not be made"),
     ],
@@ -86,3 +88,15 @@ def test_pick_lists_what_is_known():
     """Where nothing is near, all names are shown."""
     with pytest.raises(UnknownName, match="Known: bar, foo"):
         pick({"foo": 1, "bar": 2}, "zzz", "thing")
+
+
+@pytest.mark.parametrize("content", ["def broken(:", "import sys; sys.exit(3)", "1 / 0"])
+def test_a_module_that_cannot_be_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+):
+    """A slip in one's own file is no traceback of ours, and no silent exit."""
+    name = f"own_{abs(hash(content))}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=f"Cannot import {name}:model: "):
+        load_model(f"{name}:model")

@@ -858,3 +858,31 @@ def test_a_damaged_file_of_one_object_costs_that_object_alone(tmp_path, preds, c
     assert found.lost["LV"].startswith("1_LV.png: ")
     assert [target.object for target in found.targets] == ["RV"]
     assert (found.targets[0].mask == (RV > 0)).all()
+
+
+def test_predictions_of_which_none_can_be_read_do_not_start(tmp_path, preds):
+    """A forgotten option fails every file: one line at the start, not one per image."""
+    data = tmp_path / "cells"
+    for index in range(3):
+        put(data / f"images/{index}.png", grey())
+        put(data / f"masks/{index}.png", MAP)
+        put(preds / f"{index}.png", MAP)
+    corpus = curated(data, object_name="cell", instances=True)
+    with pytest.raises(DataError, match=r"No prediction in .* can be used.*--instances"):
+        open_predictions(preds, corpus)
+
+    assert open_predictions(preds, corpus, instances=True).of(samples(corpus)[0]).missing is None
+
+
+def test_what_a_prediction_holds_instead_is_told(tmp_path, preds):
+    """A miss is often a wrong name: objects and values that the corpus does not know."""
+    data = tmp_path / "two"
+    put(data / "images/1.png", grey())
+    put(data / "masks/1.png", MAP)
+    corpus = curated(data, labels=table(data / "labels.json"))
+    put_all(preds, **{"1": np.where(MAP == 0, 6, MAP).astype(np.uint8)})
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({"LV": 1, "right ventricle": 2}))
+    found = open_predictions(preds, corpus, labels=names).of(samples(corpus)[0])
+
+    assert found.besides == ", but right ventricle, value 6, unknown to the corpus"

@@ -32,8 +32,8 @@ BASE = Run(
     licences={"m": "Apache-2.0"}, custom_weights=[], strategies=["box", "point1"],
     selections=["single", "oracle"], protocol="paper", unit="class", seeds=[0], jitter=[],
     everything={}, subset={}, max_targets=None, nsd_tolerance=2.0,
-    save_masks="selected", batch_size=64, device="cpu", dtype="float32", n_images=6, n_targets=12, of_images=6,
-    of_targets=12, n_parts=1,
+    save_masks="selected", batch_size=64, device="cpu", dtype="float32", n_images=6, n_targets=12,
+    of_images=6, of_targets=12, n_parts=1,
     versions={"promptseg": "0.1.0"}, started="2025-01-01T00:00:00+00:00",
 )  # fmt: skip
 
@@ -706,3 +706,17 @@ def test_numbers_have_the_digits_that_they_deserve():
     assert [plural(1, "image"), plural(2, "image"), plural(2, "miss", "misses")] == [
         "1 image", "2 images", "2 misses",
     ]  # fmt: skip
+
+
+def test_what_is_equal_or_of_other_targets_is_not_marked_as_best(tmp_path):
+    """A mark says that one did better on the same: not where numbers differ, nor in a tie."""
+    several = {"selections": ["single", "predicted"]}
+    tied = [record(), record(selection="predicted")]
+    fewer = [record(dice=0.4), record(dice=0.4, target_id="2"), record(selection="predicted")]
+    better = [record(dice=0.4), record(selection="predicted")]
+    marks = [
+        page(tmp_path, folder(tmp_path / name, records, **several)).count('class=" best"')
+        for name, records in (("tied", tied), ("fewer", fewer), ("better", better))
+    ]
+
+    assert marks == [0, 0, 1]

@@ -59,7 +59,10 @@ class Plan:
             raise ValueError("several seeds need a jitter: without it nothing is drawn anew")
         for jitter in self.jitter:
             if not any(jitter.moves(strategy.prompt_kind) for strategy in self.strategies):
-                raise ValueError(f"jitter {jitter} moves nothing of the strategies asked for")
+                raise ValueError(
+                    f"jitter {jitter} moves nothing of the strategies asked for: centre and all "
+                    "move points, shift and edge boxes"
+                )
 
     @property
     def protocol(self) -> str:

@@ -27,14 +27,13 @@ from promptseg.reader.folder import (
     printable,
 )
 from promptseg.reader.frame import Labels, targets_of
-from promptseg.reader.layer import Layer, read_layer
+from promptseg.reader.layer import MOST_SHOWN, Layer, besides, read_layer, some
 from promptseg.reader.table import find_table
 from promptseg.reader.vocabulary import Vocabulary, vocabulary
 from promptseg.sample import Sample, Target
 
 NO_FILE = "no prediction file"
 _FIRST_CHANNEL = "_0000"  # what nnU-Net's images have in their names, and its predictions have not
-_MOST_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +48,7 @@ class Predicted:
     targets: tuple[Target, ...]
     missing: str | None
     lost: Mapping[str, str] = field(default_factory=dict)  # object -> why its file is of no use
+    besides: str = ""  # what it holds instead: objects and values that the corpus does not know
 
 
 # the object that a file's name tells, and what the file holds, or why it cannot be read
@@ -150,7 +150,8 @@ class Predictions:
                 if name is None:
                     raise
                 lost[name] = str(error)
-        return Predicted(tuple(targets), None, lost)
+        layers = [layer for _, layer in self._shelf.read(key) if isinstance(layer, Layer)]
+        return Predicted(tuple(targets), None, lost, besides(layers, self._shelf.words.objects))
 
 
 def open_predictions(
@@ -200,7 +201,7 @@ def open_predictions(
         name=name or printable(home.name),
         weights_hash=_hash(shelf, table.path, settings),
         unpaired=len(unpaired),
-        unpaired_names=tuple(_shown(source) for source in unpaired[:_MOST_SHOWN]),
+        unpaired_names=tuple(_shown(source) for source in unpaired[:MOST_SHOWN]),
         _lost=lost,
         _shelf=shelf,
     )
@@ -265,7 +266,7 @@ def _nothing_paired(
         return DataError(f"{folder} holds no mask. Expected are files ending in {kinds}.{hint}")
     return DataError(
         f"No file in {folder} is called like an image of the corpus. Its files are "
-        f"{_some(map(_shown, unpaired))}; the images are {_some(sorted(keys))}. "
+        f"{some(map(_shown, unpaired))}; the images are {some(sorted(keys))}. "
         "Name each prediction like its image, or IMAGE_OBJECT."
     )
 
@@ -317,7 +318,7 @@ def _used(
 def _mute(folder: Path, file: MaskFile, words: Vocabulary) -> DataError:
     return DataError(
         f"Nothing says what {_shown(file.source)} in {folder} shows, as the corpus has several "
-        f"objects: {_some(sorted(words.objects))}. Name its values by --labels FILE.json, or "
+        f"objects: {some(sorted(words.objects))}. Name its values by --labels FILE.json, or "
         "name the files IMAGE_OBJECT."
     )
 
@@ -325,7 +326,7 @@ def _mute(folder: Path, file: MaskFile, words: Vocabulary) -> DataError:
 def _no_known_object(folder: Path, predicted: Iterable[str], words: Vocabulary) -> DataError:
     return DataError(
         f"No object in {folder} is one of the corpus's. Predicted are "
-        f"{_some(sorted(predicted))}; the corpus has {_some(sorted(words.objects))}. "
+        f"{some(sorted(predicted))}; the corpus has {some(sorted(words.objects))}. "
         "Give its names to the values by --labels FILE.json, or to the files."
     )
 
@@ -340,21 +341,25 @@ def _checked(folder: Path, shelf: _Shelf) -> _Shelf:
     """
     names: set[str] = set()
     unknown: set[int] = set()
+    errors: list[DataError] = []
     for key in shelf.sources:
         try:
             layers = [layer for _, layer in shelf.read(key) if isinstance(layer, Layer)]
-        except DataError:
-            continue  # reported when its image is scored
+        except DataError as error:
+            errors.append(error)  # reported when its image is scored
+            continue
         shown = {entry.object for layer in layers for entry in layer.entries}
         if shown & shelf.words.objects:
             return shelf
         names |= shown
         unknown.update(value for layer in layers for value in layer.unknown)
+    if len(errors) > 1 and len(errors) == len(shelf.sources):
+        raise DataError(f"No prediction in {folder} can be used. The first: {errors[0]}")
     if not names and not unknown:
         return shelf
     if not names and (words := shelf.words.as_binary(unknown)) is not None:
         return _Shelf(shelf.root, shelf.sources, words)
-    values = {f"value {value}" for value in islice(sorted(unknown), _MOST_SHOWN)}
+    values = {f"value {value}" for value in islice(sorted(unknown), MOST_SHOWN)}
     raise _no_known_object(folder, names | values, shelf.words)
 
 
@@ -391,10 +396,3 @@ def _of_file(source: str, why: DataError | str) -> DataError:
 def _shown(source: str) -> str:
     """Give the path of a file below the folder of masks."""
     return printable(source.partition("/")[2])
-
-
-def _some(names: Iterable[str]) -> str:
-    """List the first names."""
-    listed = list(islice(names, _MOST_SHOWN + 1))
-    shown = ", ".join(listed[:_MOST_SHOWN]) or "none"
-    return f"{shown}, ..." if len(listed) > _MOST_SHOWN else shown

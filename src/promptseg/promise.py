@@ -32,7 +32,7 @@ def sound_weights_hash(found: object) -> str:
         raise BrokenPromiseError(f"{found!r} has to be a str: the SHA-256 of the weights' file")
     if re.fullmatch("[0-9a-f]{64}", found):
         return f"{found[:12]}..."
-    return f"{found!r} is no SHA-256 (64 hex characters): two versions may look like one in a run"
+    return f"{found!r}, no SHA-256: change it with every version, which a run tells apart by it"
 
 
 def sound_everything(everything: object) -> str:

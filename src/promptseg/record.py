@@ -157,6 +157,10 @@ class Run:
 
 
 FREE = frozenset({"corpus_path", "asked", "licences", "started"})  # may differ in one folder
+DERIVED = frozenset(
+    {"layout", "trained_for", "custom_weights", "n_images", "n_targets", "of_images", "of_targets",
+     "n_parts"}
+)  # fmt: skip
 FREE_ON_CPU = frozenset({"batch_size"})
 
 
@@ -165,11 +169,14 @@ def settings_that_differ(old: Run, new: Run) -> list[str]:
     before, after = dataclasses.asdict(old), dataclasses.asdict(new)
     free = FREE | (FREE_ON_CPU if new.device == "cpu" else frozenset())
     # as JSON, in which the order of models counts: it numbers the parts
-    return [
-        f"{key} was {_short(before[key])} and is {_short(after[key])}"
+    differ = [
+        key
         for key in before
         if key not in free and json.dumps(before[key]) != json.dumps(after[key])
     ]
+    # what follows from other settings is told where nothing else differs
+    told = [key for key in differ if key not in DERIVED] or differ
+    return [f"{key} was {_short(before[key])} and is {_short(after[key])}" for key in told]
 
 
 def _short(value: Any) -> str:

@@ -38,6 +38,10 @@ class Answerer:
     name: str
     training: Training | None
 
+    def claims(self, selection: Selection) -> bool:
+        """Tell whether a model says that it was trained for a selection."""
+        return self.training is None or selection in self.training.selections
+
     def is_off_protocol(self, strategy: Strategy, selection: Selection) -> bool:
         """Tell whether a model was not trained for what is asked of it."""
         return self.training is not None and not self.training.covers(
@@ -151,8 +155,9 @@ class Scorer:
             draft = self._selected(asked.draft, asked.question.strategy, selection)
             index = choose(candidates, selection, dice)
             if index is None:
-                records.append(replace(draft, reason=_NO_SUCH[selection]))
-                continue
+                if self.answerer.claims(selection):
+                    records.append(replace(draft, reason=_NO_SUCH[selection]))
+                continue  # what a model neither claims nor has is no failure
             if index not in scored:
                 scored[index] = self._score(asked.draft, sample, asked.target, masks[index])
             chosen = replace(
@@ -271,7 +276,7 @@ class Scorer:
             reason = predicted.lost[name]
             return Scored([r for own in drafts for r in self.failed(own, question, reason)], [])
         if not masks:
-            reason = predicted.missing or f"the prediction holds no {name}"
+            reason = predicted.missing or f"the prediction holds no {name}{predicted.besides}"
             pairs = zip(drafts, targets, strict=True)
             return Scored([self._missed(own, sample, t, reason) for own, t in pairs], [])
         encoded = [to_rle(one.mask) for one in masks]

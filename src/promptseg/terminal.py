@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from promptseg.plan import Plan
     from promptseg.record import RunFolder
     from promptseg.report import Row
+    from promptseg.stats import Estimate
     from promptseg.subset import Choice, Subset
 
 EXIT_DONE, EXIT_FAILED_SAMPLES = 0, 3
@@ -141,7 +142,8 @@ def choose(corpus: "Corpus", choice: "Choice", plan: "Plan") -> "Subset | None":
     )
     err.print(
         f"Subset: {subset.n_images} of {subset.of_images} images{subjects}, "
-        f"{subset.n_targets} of {subset.of_targets} targets."
+        f"{subset.n_targets} of {subset.of_targets} targets"
+        + (f", before at most {plan.max_targets} per image are drawn." if plan.max_targets else ".")
     )
     if subset.n_targets == 0:
         raise DataError("None of these images has a target: there is nothing to score.")
@@ -186,13 +188,16 @@ def _follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
             told = f"{rate}, {failed} failed" if failed else rate
             bar.update(task, description=step.model, advance=step.images, rate=told)
     seconds = time.monotonic() - start
-    err.print(f"{n_images} images, {prompts} prompts decoded now, {seconds:.0f} s")
+    from promptseg.report.words import plural
+
+    asked = f"{plural(prompts, 'prompt')} decoded now, " if prompts else ""
+    err.print(f"{plural(n_images, 'image')}, {asked}{seconds:.0f} s")
 
 
 def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
     """Print a run's table and its failures; return the exit code."""
     from promptseg.report import flat, table_rows
-    from promptseg.report.words import barren
+    from promptseg.report.words import barren, everything, misses, plural
     from promptseg.run import failures
 
     rows = table_rows([folder])
@@ -202,10 +207,10 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
         print_json({"run": str(folder.path), "rows": lines, "failed": failed})
     else:
         print_scores(f"{folder.run.corpus}: {folder.path}", rows)
-    for line in barren(folder):
+    for line in (*everything(folder.records()), *barren(folder), *misses(folder)):
         err.print(line, markup=False)
     for reason, count in failed.items():
-        err.print(f"failed on {count} image(s): {reason}", markup=False)
+        err.print(f"failed on {plural(count, 'image')}: {reason}", markup=False)
     if failed and folder.run.strategies == ["masks"]:
         err.print("Mended files are other predictions: evaluate them into another --out.")
     elif failed:
@@ -253,12 +258,20 @@ def print_scores(title: str, rows: "Sequence[Row]") -> None:
         for row in group:
             table.add_row(*_cells(row), style="dim" if row.group.off_protocol else None)
         out.print(table)
-    if any("by image" in row.dice.notes for row in rows):
-        out.print(
-            "? subjects unknown: intervals are over images, too narrow if images share patients."
-        )
+    for line in _legend([row.dice for row in rows]):
+        out.print(line)
     if any(row.group.off_protocol for row in rows):
         out.print("* off-protocol: the model was not trained for this prompt or selection.")
+
+
+def _legend(shown: "Sequence[Estimate]") -> Iterator[str]:
+    """Explain what stands in a table of scores."""
+    if any("by image" in dice.notes for dice in shown):
+        yield "? subjects unknown: intervals are over images, too narrow if images share patients."
+    if any("few" in dice.notes and dice.lo is not None for dice in shown):
+        yield "few: the interval rests on 5 to 11 subjects."
+    if any(dice.subject_values for dice in shown):
+        yield "(values): subject means, where fewer than 5 subjects give no interval."
 
 
 def _prompt(row: "Row") -> str:

@@ -29,7 +29,7 @@ def evaluate(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model name, or package.module:name. Repeat for several. [default: litemedsam]",
+            help="Model name, or package.module:name. Repeat for several. (default: litemedsam)",
             rich_help_panel=ASKED,
         ),
     ] = None,
@@ -62,7 +62,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="everything, point1, points5, points5+5, box, box+point; all means these six. "
-            "[default: box]",
+            "(default: box)",
             rich_help_panel=PROMPTS,
         ),
     ] = None,
@@ -85,7 +85,7 @@ def evaluate(
     seed: Annotated[
         list[int] | None,
         typer.Option(
-            help="Seed of everything random; repeat to jitter several times. [default: 0]",
+            help="Seed of everything random; repeat to jitter several times. (default: 0)",
             min=0,
             max=2**63 - 1,
             rich_help_panel=PROMPTS,
@@ -237,6 +237,8 @@ def evaluate(
     )
     data = open_corpus(corpus)
     where_to = usable_device(device)
+    choice = Choice(split=split, where=where, per_task=per_task, limit=limit)
+    subset = choose(data, choice, plan)
     reading = {"labels": labels, "instances": instances, "threshold": threshold}
     if masks:
         asking = {"model": model, "strategy": strategy, "jitter": jitter, "weights": weights}
@@ -248,8 +250,6 @@ def evaluate(
         _refuse("a model: they say how --masks are read", reading)
         answering = load_models(model or ["litemedsam"], weights, where_to, dtype)
         plan = replace(plan, everything=change.of(plan, answering.values()))
-    choice = Choice(split=split, where=where, per_task=per_task, limit=limit)
-    subset = choose(data, choice, plan)
     say_unit(data, plan)
     run = describe_run(data, answering, plan, subset=subset, device=where_to, dtype=dtype)
     folder = start_run(out, run)

@@ -77,25 +77,32 @@ def load_model(
 
 def _own_model(name: str) -> Segmenter[Any]:
     found = _imported(name)
+    if not callable(found) and not isinstance(found, Segmenter):
+        raise _no_segmenter(name, found)
     try:
         model = found if isinstance(found, Segmenter) and not isinstance(found, type) else found()
     except PromptsegError:
         raise
-    except Exception as error:  # whatever foreign code raises
+    except (Exception, SystemExit) as error:  # whatever foreign code raises
         raise ModelError(f"{name} could not be made: {type(error).__name__}: {error}") from error
     if not isinstance(model, Segmenter):
-        raise ModelError(
-            f"{name} is no Segmenter: it needs name, weights_hash, training, embed and segment."
-        )
+        raise _no_segmenter(name, model)
     return model
+
+
+def _no_segmenter(name: str, found: object) -> ModelError:
+    """Tell what an object lacks to be a model."""
+    needed = ("name", "weights_hash", "training", "embed", "segment")
+    lacking = ", ".join(word for word in needed if not hasattr(found, word))
+    return ModelError(f"{name} is no Segmenter: it has no {lacking}. It needs {', '.join(needed)}.")
 
 
 def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # foreign code does anything when it is imported
         raise ModelError(
-            f"Cannot import {name}: {error}. Is the module on PYTHONPATH, and is it "
-            "package.module:name?"
+            f"Cannot import {name}: {type(error).__name__}: {error}. Is the module on PYTHONPATH, "
+            "and is it package.module:name?"
         ) from error

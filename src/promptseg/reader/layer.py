@@ -4,7 +4,9 @@ Of a volume only the box around its objects is kept, so that a file for each of 
 fits into memory.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from promptseg.reader.image import RawMask, read_mask
 from promptseg.reader.labels import Entry, as_labels, values_in
 from promptseg.reader.vocabulary import Vocabulary
 from promptseg.sample import Place, Sample
+
+MOST_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -138,3 +142,19 @@ def _cropped(
         corner.append(start)
         box.append(slice(start, end))
     return tuple(corner), labels[tuple(box)].copy()
+
+
+def besides(layers: Iterable[Layer], objects: Collection[str]) -> str:
+    """Tell what files hold that a corpus does not know: often the same by another name."""
+    held = list(layers)
+    names = {entry.object for layer in held for entry in layer.entries} - set(objects)
+    values = sorted({value for layer in held for value in layer.unknown})
+    told = ", ".join([*sorted(names), *(f"value {value}" for value in values)][:MOST_SHOWN])
+    return f", but {told}, unknown to the corpus" if told else ""
+
+
+def some(names: Iterable[str]) -> str:
+    """List the first names."""
+    listed = list(islice(names, MOST_SHOWN + 1))
+    shown = ", ".join(listed[:MOST_SHOWN]) or "none"
+    return f"{shown}, ..." if len(listed) > MOST_SHOWN else shown

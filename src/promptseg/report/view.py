@@ -154,7 +154,10 @@ def _line(
     merits = {i: cell.dice.value for i, cell in enumerate(cells) if cell and _competes(cell)}
     known = {i: value for i, value in merits.items() if value is not None}
     best = max(known, key=lambda i: known[i]) if len(known) > 1 else None
-    return Line(task, cells, best)
+    is_tied = best is not None and list(known.values()).count(known[best]) > 1
+    counted = [cell.dice for i, cell in enumerate(cells) if cell and i in known]
+    is_even = len({(dice.n_images, dice.n_targets) for dice in counted}) <= 1
+    return Line(task, cells, best if is_even and not is_tied else None)
 
 
 def _competes(row: Row) -> bool:

@@ -183,6 +183,23 @@ def warnings(runs: Sequence[RunFolder]) -> Iterator[str]:
                 f"{which}: {done} of {asked} parts are there, and all numbers are of those alone. "
                 "The same evaluate command finishes it."
             )
+        yield from misses(folder)
+
+
+def misses(folder: RunFolder) -> Iterator[str]:
+    """Say of the masks of other tools which targets have none, and why: often a name is wrong."""
+    if folder.run.strategies != ["masks"]:
+        return
+    masks = folder.records().filter(pl.col("strategy") == "masks")
+    for (model,), own in sorted(masks.group_by("model"), key=lambda item: str(item[0])):
+        missed = own.filter(pl.col("outcome") == "miss")
+        if len(missed):
+            counted = missed["reason"].value_counts(sort=True).rows()
+            told = [f"{count(n)} × {_short(reason)}" for reason, n in counted[:REASONS_SHOWN]]
+            yield (
+                f"{model} has no mask for {count(len(missed))} of {plural(len(own), 'target')}, "
+                f"which count as DICE 0: {'; '.join(told)}."
+            )
 
 
 def subsets(runs: Sequence[RunFolder]) -> Iterator[str]:
@@ -226,8 +243,9 @@ def everything(records: pl.DataFrame) -> Iterator[str]:
         barren = f"; none in {plural(row['barren'], 'image')}" if row["barren"] else ""
         yield (
             f"Everything by {row['model']}: {row['n_survivors']:.1f} masks survived per image on "
-            f"average (of {plural(row['images'], 'image')}{barren}), {row['n_unmatched']:.1f} of "
-            "them match no target that was asked for."
+            f"average (of {plural(row['images'], 'image')}{barren}). Of these "
+            f"{row['n_survivors'] - row['n_unmatched']:.1f} overlap a target better than all "
+            f"others do, {row['n_unmatched']:.1f} are the best for no target that was asked for."
         )
 
 
