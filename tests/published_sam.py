@@ -222,7 +222,7 @@ class OursOnTiny:
         assert all(isinstance(prompt, Points) and prompt.positive.all() for prompt in prompts)
         xy = self.predictor.transform.apply_coords(np.stack([p.xy for p in prompts]), image_hw)
         labels = torch.ones(len(prompts), 1, dtype=torch.int)
-        logits, iou = self.head(features, torch.from_numpy(xy), labels, None)
+        logits, iou = self.head(self.head.prepare(features), torch.from_numpy(xy), labels, None)
         canvas = Canvas(TINY_PX, tuple(valid_hw))
         return [
             Candidates(one.numpy(), score.numpy(), 0, (1, 2, 3), canvas)

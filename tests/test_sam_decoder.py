@@ -1,0 +1,116 @@
+"""Our forward over transformers' decoder gives what its own gives, gradients included."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from promptseg.models.sam_decoder import SamHead
+
+SIDE = 8  # cells of the embedding
+
+
+@pytest.fixture
+def head() -> SamHead:
+    """Make a small head whose weights are large enough for outputs to vary."""
+    generator = torch.Generator().manual_seed(7)
+    made = SamHead(16 * SIDE, SIDE).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(noise * (0.08 if parameter.ndim > 1 else 0.3))
+        for module in made.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.weight.add_(1.0)
+    return made
+
+
+def _asked(head: SamHead, kind: str) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    generator = torch.Generator().manual_seed(3)
+    n_points = {"point": 1, "points": 10, "box": 0, "box+point": 1}[kind]
+    xy = torch.rand((3, n_points, 2), generator=generator) * 16 * SIDE if n_points else None
+    labels = torch.arange(3 * n_points).view(3, -1) % 2 if n_points else None
+    boxes = torch.tensor([[5.0, 9, 60, 80], [0, 0, 128, 128], [30, 30, 31, 31]])
+    return xy, labels, boxes if "box" in kind else None
+
+
+def _published(head: SamHead, features: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Run transformers' own forward, once for the single mask and once for the others."""
+    xy, labels, boxes = _asked(head, kind)
+    sparse, dense = head.prompt_encoder(
+        None if xy is None else xy[None],
+        None if labels is None else labels[None],
+        None if boxes is None else boxes[None],
+        None,
+    )
+    both = [
+        head.mask_decoder(
+            image_embeddings=features,
+            image_positional_embeddings=head.image_positions(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )[:2]
+        for multimask in (False, True)
+    ]
+    logits, iou = (torch.cat(kind, dim=2)[0] for kind in zip(*both, strict=True))
+    return logits, iou
+
+
+@pytest.mark.parametrize("kind", ["point", "points", "box", "box+point"])
+def test_logits_and_predicted_iou_are_those_of_transformers(head: SamHead, kind: str):
+    """For every kind of prompt, all four tokens; outputs vary, so that this says something."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = _published(head, features, kind)
+        found = head(head.prepare(features), *_asked(head, kind))
+
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert theirs.std() > 0.05
+        assert (theirs[0] - theirs[1]).abs().max() > 0.01
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_gradients_are_those_of_transformers(head: SamHead):
+    """A decoder that is trained through ours learns the same: every weight, and the embedding."""
+    gradients = []
+    for forward in ("ours", "theirs"):
+        features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+        features.requires_grad_()
+        head.zero_grad()
+        if forward == "ours":
+            logits, iou = head(head.prepare(features), *_asked(head, "box+point"))
+        else:
+            logits, iou = _published(head, features, "box+point")
+        (logits.square().mean() + iou.square().sum()).backward()
+        named = {n: p.grad for n, p in head.mask_decoder.named_parameters() if p.grad is not None}
+        gradients.append({**named, "embedding": features.grad})
+    ours, theirs = gradients
+
+    assert len(ours) > 100
+    for name, expected in theirs.items():
+        found = ours.get(name)
+        if name.endswith("k_proj.bias"):  # it moves all scores alike: nothing depends on it
+            for gradient in (found, expected):
+                assert gradient is None or float(gradient.abs().max()) < 1e-6
+            continue
+        assert found is not None
+        assert expected is not None
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * scale + 1e-9, msg=name)
+
+
+def test_prompts_of_one_image_do_not_see_each_other(head: SamHead):
+    """Together or alone, in any order: what an image's prompts share is not changed by them."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    xy, labels, boxes = _asked(head, "box+point")
+    assert xy is not None
+    assert labels is not None
+    assert boxes is not None
+    with torch.inference_mode():
+        prepared = head.prepare(features)
+        together, _ = head(prepared, xy, labels, boxes)
+        alone = [head(prepared, xy[[i]], labels[[i]], boxes[[i]])[0][0] for i in (2, 0, 1)]
+
+    for index, logits in zip((2, 0, 1), alone, strict=True):
+        torch.testing.assert_close(logits, together[index], rtol=1e-5, atol=1e-4)
