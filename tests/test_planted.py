@@ -8,11 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 from phantom import disc, write_phantoms
+from PIL import Image
 
-from promptseg.evaluation import evaluate
+from promptseg.evaluation import evaluate, evaluate_masks
 from promptseg.jitter import Jitter
 from promptseg.mask import from_rle
-from promptseg.plan import Plan
+from promptseg.plan import Plan, plan_of_masks
+from promptseg.predictions import open_predictions
 from promptseg.prompt import Everything, Prompt, box_of, from_json
 from promptseg.record import Record, start_run
 from promptseg.report.table import summary_rows
@@ -355,3 +357,30 @@ def test_an_empty_or_ill_fitting_reference_fails_alone():
     assert {r.reason for r in failed} == {EMPTY_REFERENCE}
     assert {r.strategy for r in failed} == set(STRATEGIES)
     assert {r.outcome for r in other.records} == {"failed"}
+
+
+def test_an_empty_reference_fails_alone_under_masks_of_other_tools_too(tmp_path: Path):
+    """With a prediction of its object and without one: no score, and the others keep theirs."""
+    corpus = write_phantoms(tmp_path / "c", range(2))
+    (first, _) = corpus.read(corpus.row_groups()[0])
+    assert isinstance(first, Sample)
+    (tmp_path / "net").mkdir()
+    for target in first.targets:
+        Image.fromarray(target.mask).save(tmp_path / "net" / f"0000_{target.object}.png")
+    nothing = np.zeros_like(first.targets[0].mask)
+    empty = [Target(f"{first.image_id}#{name}?", name, nothing) for name in ("disc", "ghost")]
+    sample = dataclasses.replace(first, targets=(*first.targets, *empty))
+    predictions = open_predictions(tmp_path / "net", corpus)
+    for unit in ("class", "instance"):
+        kept = (
+            sample
+            if unit == "instance"
+            else dataclasses.replace(sample, targets=(*first.targets, empty[1]))
+        )
+        plan = plan_of_masks(Plan((STRATEGIES["box"],), unit=unit))
+        (one,) = evaluate_masks([kept], predictions, plan)
+        failed = {r.target_id: r.reason for r in one.records if r.outcome == "failed"}
+
+        assert set(failed.values()) == {EMPTY_REFERENCE}
+        assert len(failed) == len(kept.targets) - 2
+        assert [r.dice for r in one.records if r.outcome == "ok"] == [1.0, 1.0]

@@ -311,9 +311,17 @@ def _score_predictions(scorer: Scorer, sample: Sample, predictions: Predictions)
     (strategy,) = scorer.plan.strategies
     (question,) = scorer.plan.questions(strategy)
     targets = targets_of(sample, scorer.plan)
+    draft = scorer.draft(sample, question)
+
+    def failed(lost: Sequence[Target], reason: str) -> list[Scored]:
+        drafts = [of_target(draft, target) for target in lost]
+        return [Scored(scorer.failed(own, question, reason), []) for own in drafts]
+
     try:
         predicted = predictions.of(sample)
     except DataError as error:
-        drafts = [of_target(scorer.draft(sample, question), target) for target in targets]
-        return [Scored(scorer.failed(draft, question, str(error)), []) for draft in drafts]
-    return scorer.predicted(sample, targets, question, predicted)
+        return failed(targets, str(error))
+    empty = [target for target in targets if not target.mask.any()]
+    there = [target for target in targets if target.mask.any()]
+    scored = scorer.predicted(sample, there, question, predicted)
+    return [*scored, *failed(empty, EMPTY_REFERENCE)]

@@ -257,7 +257,7 @@ class Scorer:
         for target in targets:
             wanted.setdefault(target.object, []).append(target)
         return [
-            self._predicted_object(sample, same, question, (name, own.get(name, []), predicted))
+            self._predicted_object(sample, same, question, own.get(name, []), predicted)
             for name, same in wanted.items()
         ]
 
@@ -266,9 +266,11 @@ class Scorer:
         sample: Sample,
         targets: Sequence[Target],
         question: Question,
-        found: tuple[str, Sequence[Target], Predicted],
+        masks: Sequence[Target],
+        predicted: Predicted,
     ) -> Scored:
-        name, masks, predicted = found
+        """Score the masks of one object for all of its targets, which are one or more."""
+        name = targets[0].object
         (selection,) = self.plan.selections
         draft = self._selected(self.draft(sample, question), question.strategy, selection)
         drafts = [of_target(draft, target) for target in targets]
