@@ -12,7 +12,7 @@ from typing import Any
 from promptseg.corpus import Corpus, RowGroup
 from promptseg.evaluation import Evaluated, evaluate, evaluate_masks
 from promptseg.model import Segmenter
-from promptseg.models import MODELS
+from promptseg.models import MODELS, licence_of, published_hash
 from promptseg.plan import Plan
 from promptseg.predictions import Predictions
 from promptseg.record import Run, RunFolder
@@ -69,10 +69,10 @@ def describe_run(
     folder of another tool's masks. Without a subset all of the corpus is evaluated.
     """
     of_targets = corpus.n_classes() if plan.unit == "class" else corpus.info.n_targets
-    published = {
-        model.name: MODELS[word].licence
+    licences = {
+        model.name: licence
         for word, model in models.items()
-        if word in MODELS and model.weights_hash == MODELS[word].weights.sha256
+        if not isinstance(model, Predictions) and (licence := licence_of(word, model.weights_hash))
     }
     return Run(
         corpus=corpus.info.name,
@@ -82,11 +82,11 @@ def describe_run(
         models={model.name: model.weights_hash for model in models.values()},
         asked={model.name: word for word, model in models.items()},
         trained_for={model.name: _trained_for(model) for model in models.values()},
-        licences=published,
+        licences=licences,
         custom_weights=[
             model.name
             for word, model in models.items()
-            if word in MODELS and model.name not in published
+            if word in MODELS and model.weights_hash != published_hash(MODELS[word])
         ],
         strategies=[strategy.name for strategy in plan.strategies],
         selections=list(plan.selections),

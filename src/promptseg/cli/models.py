@@ -1,15 +1,22 @@
-"""`promptseg models`: list them, show one, fetch its weights, check one of your own."""
+"""`promptseg models`: list them, show one, fetch its weights, check one of your own, export one."""
 
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptseg.cli.option import Device, Json, usable_device
 from promptseg.errors import pick
 
+if TYPE_CHECKING:
+    from promptseg.model import ModelCard, Training
+    from promptseg.prompt import Everything
+
 app = typer.Typer(
     invoke_without_command=True,
-    help="List the models; show one; fetch its weights; check one of your own.",
+    help="List the models; show one; fetch its weights; check one of your own; export one.",
 )
 
 
@@ -39,44 +46,99 @@ def models(context: typer.Context, as_json: Json = False) -> None:
             for card in MODELS.values()
         ],
     )
-    print("Your own: --model package.module:name. More of one: promptseg models show NAME.")
+    print(
+        "Your own: --model package.module:name. Fine-tuned: --model FOLDER. More of one: "
+        "promptseg models show NAME."
+    )
 
 
 @app.command("show")
-def models_show(name: Annotated[str, typer.Argument()], as_json: Json = False) -> None:
+def models_show(
+    name: Annotated[str, typer.Argument(help="A built-in model, or the folder of a fine-tuned.")],
+    as_json: Json = False,
+) -> None:
     """Tell what is known of a model, and whether its weights are here."""
-    from promptseg.models import MODELS
+    from promptseg.models import MODELS, folder_of
     from promptseg.terminal import print_json, print_table
+
+    folder = None if name in MODELS else folder_of(name)
+    if folder is not None:
+        title, facts = name, _tuned_facts(folder)
+    else:
+        card = pick(MODELS, name, "model")
+        title, facts = card.title, _facts(card)
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(title, ["", ""], [[key, value] for key, value in facts.items()])
+
+
+def _facts(card: "ModelCard") -> Mapping[str, str]:
+    """Tell of a built-in model."""
+    from promptseg.models import PackagedCard, published_hash
     from promptseg.weights import cached_path
 
-    card = pick(MODELS, name, "model")
     path = cached_path(card.weights)
-    facts = {
+    tuned = {"fine-tuned from": card.base} if isinstance(card, PackagedCard) else {}
+    weights = f"{card.weights.member} of {card.weights.requirement}"
+    return {
         "name": card.name,
         "title": card.title,
+        **tuned,
         "architecture": card.architecture,
         "input": f"{card.input_px} px, longest side",
         "parameters": f"{card.parameters:,}",
-        "trained for prompts": ", ".join(sorted(card.training.prompts)),
-        "trained for selections": ", ".join(sorted(card.training.selections)),
+        **_trained_for(card.training),
         "training data": card.training_data,
         "licence": card.licence,
         "source": card.source,
         "citation": card.citation,
-        "everything": (
-            f"predicted IoU > {card.everything.pred_iou_thresh:g}, stability >= "
-            f"{card.everything.stability_score_thresh:g} at an offset of "
-            f"{card.everything.stability_score_offset:g}, box NMS "
-            f"{card.everything.box_nms_thresh:g}: {card.everything_source}"
+        "everything": _thresholds(card.everything, card.everything_source),
+        "weights": f"{weights}, and what differs in this package" if tuned else weights,
+        "weights sha256": published_hash(card),
+        "weights here": (
+            str(path) if path.is_file() else f"not yet: promptseg models pull {card.name}"
         ),
-        "weights": f"{card.weights.member} of {card.weights.requirement}",
-        "weights sha256": card.weights.sha256,
-        "weights here": str(path) if path.is_file() else "not yet: promptseg models pull " + name,
     }
-    if as_json:
-        print_json(facts)
-    else:
-        print_table(card.title, ["", ""], [[key, value] for key, value in facts.items()])
+
+
+def _tuned_facts(folder: Path) -> Mapping[str, str]:
+    """Tell of a fine-tuned model, after its file was checked."""
+    from promptseg.tuned import WEIGHTS, read_card, tensors_of
+
+    card = read_card(folder)
+    tensors = tensors_of(folder, card)
+    everything = "as the base"
+    if card.everything is not None:
+        everything = _thresholds(card.everything, card.everything_source)
+    return {
+        "name": card.name,
+        "fine-tuned from": card.base,
+        **_trained_for(card.training),
+        "training data": card.training_data,
+        "licence": card.licence,
+        "everything": everything,
+        "weights": f"{len(tensors)} tensors that differ from the base",
+        "weights sha256": card.sha256,
+        "weights here": str(folder / WEIGHTS),
+        "base sha256": card.base_hash,
+        **{f"finetuned {key}": json.dumps(value) for key, value in card.finetuned.items()},
+    }
+
+
+def _trained_for(training: "Training") -> dict[str, str]:
+    return {
+        "trained for prompts": ", ".join(sorted(training.prompts)),
+        "trained for selections": ", ".join(sorted(training.selections)),
+    }
+
+
+def _thresholds(everything: "Everything", source: str) -> str:
+    return (
+        f"predicted IoU > {everything.pred_iou_thresh:g}, stability >= "
+        f"{everything.stability_score_thresh:g} at an offset of "
+        f"{everything.stability_score_offset:g}, box NMS {everything.box_nms_thresh:g}: {source}"
+    )
 
 
 @app.command("pull")
@@ -90,7 +152,7 @@ def models_pull(name: Annotated[str, typer.Argument()]) -> None:
 
 @app.command("check")
 def models_check(
-    name: Annotated[str, typer.Argument(help="package.module:name, or a built-in model.")],
+    name: Annotated[str, typer.Argument(help="A model as evaluate takes it.")],
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -119,3 +181,19 @@ def models_check(
     else:
         print(f"{name} keeps the contract.")
     raise typer.Exit(EXIT_FAILED_SAMPLES if failed else EXIT_DONE)
+
+
+@app.command("export")
+def models_export(
+    name: Annotated[str, typer.Argument(help="A built-in model, or the folder of a fine-tuned.")],
+    out: Annotated[Path, typer.Option(help="The new file, which ends in .pth.")],
+) -> None:
+    """Write a model's weights in the layout of its authors' checkpoint.
+
+    The authors' own code loads it, and so does --weights of the original model. What a fine-tuned
+    model was trained for is not in it: evaluate the folder itself.
+    """
+    from promptseg.models import load_model
+    from promptseg.tuned import export_original
+
+    print(export_original(load_model(name), out))

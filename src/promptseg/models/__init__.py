@@ -1,14 +1,51 @@
 """The models: the built-in ones, described without importing them, and how any is loaded."""
 
 import importlib
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ModelError, PromptsegError, pick
 from promptseg.model import ModelCard, Segmenter, Training
 from promptseg.prompt import Everything
+from promptseg.tuned.card import CARD, read_card
 from promptseg.weights import WheelFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagedCard(ModelCard):
+    """A built-in model that is a fine-tuning of another one; `weights` are those of its base."""
+
+    base: str
+    folder: Path  # see promptseg.tuned
+    sha256: str  # of the tensors in it
+
+
+def packaged(folder: Path, *, of: ModelCard, title: str) -> PackagedCard:
+    """Describe the fine-tuned model in a folder of this package, by its card and its base's."""
+    card = read_card(folder)
+    return PackagedCard(
+        name=card.name,
+        title=title,
+        architecture=of.architecture,
+        input_px=of.input_px,
+        parameters=of.parameters,
+        training=card.training,
+        training_data=f"{card.training_data}; and what {of.name} was trained on",
+        licence=card.licence,
+        source=f"promptseg, fine-tuned from {of.name} ({of.source})",
+        citation=of.citation,
+        weights=of.weights,
+        loader="promptseg.tuned:load_tuned",
+        everything=card.everything or of.everything,
+        everything_source=card.everything_source if card.everything else of.everything_source,
+        base=card.base,
+        folder=folder,
+        sha256=card.sha256,
+    )
+
 
 MODELS: Mapping[str, ModelCard] = {
     "litemedsam": ModelCard(
@@ -53,26 +90,85 @@ MODELS: Mapping[str, ModelCard] = {
 def load_model(
     name: str, *, weights: Path | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> Segmenter[Any]:
-    """Load a built-in model by name, or anyone's own as `package.module:name`.
+    """Load a built-in model by name, a fine-tuned one by its folder, or one's own.
 
-    What `package.module:name` stands for is a Segmenter, or a callable without arguments that
-    returns one.
+    One's own is `package.module:name`, which stands for a Segmenter, or a callable without
+    arguments that returns one. A built-in model comes before a folder of its name.
 
     Raises
     ------
     UnknownName
         No built-in model has this name.
     ModelError
-        The weights cannot be had or do not fit, or the named object is no Segmenter.
+        The weights cannot be had or do not fit, the folder holds no intact fine-tuned model, or
+        the named object is no Segmenter.
     """
-    if ":" in name:
+    folder = folder_of(name)
+    if folder is None and ":" in name:
         if weights is not None or dtype != "float32":
             raise ModelError(f"{name} is a model of your own: it chooses weights and dtype itself.")
         return _own_model(name)
-    card = pick(MODELS, name, "model")
-    load = _imported(card.loader)
-    model: Segmenter[Any] = load(weights=weights, device=device, dtype=dtype)
-    return model
+    if folder is None:
+        load = _imported(pick(MODELS, name, "model").loader)
+        model: Segmenter[Any] = load(weights=weights, device=device, dtype=dtype)
+        return model
+    if weights is not None:
+        raise ModelError(f"{name} is fine-tuned, and has weights of its own: leave --weights out.")
+    from promptseg.tuned import load_tuned
+
+    _refuse_impostor(folder)
+    return load_tuned(folder, device=device, dtype=dtype)
+
+
+def folder_of(name: str) -> Path | None:
+    """Give the folder of a fine-tuned model that a word stands for; None for other models.
+
+    Raises
+    ------
+    ModelError
+        The word is a path, and not that of a folder with a fine-tuned model.
+    """
+    if name in MODELS:
+        card = MODELS[name]
+        return card.folder if isinstance(card, PackagedCard) else None
+    if not os.path.isdir(name):  # unlike Path.is_dir, it takes any word
+        if os.path.isfile(name) or (os.sep in name and ":" not in name):
+            raise ModelError(
+                f"{name} is no folder of a fine-tuned model: give the folder that holds {CARD}."
+            )
+        return None
+    if not os.path.isfile(os.path.join(name, CARD)):
+        raise ModelError(
+            f"The folder {name} is no fine-tuned model: it holds no {CARD}. Give the one that a "
+            f"finished fine-tuning wrote, or a built-in model: {', '.join(sorted(MODELS))}."
+        )
+    return Path(name)
+
+
+def _refuse_impostor(folder: Path) -> None:
+    """Refuse a folder whose model would stand in tables as a built-in one."""
+    card = read_card(folder)
+    if card.name in MODELS and card.sha256 != published_hash(MODELS[card.name]):
+        raise ModelError(
+            f"{folder} calls itself {card.name}, as a built-in model does, and is another: change "
+            f"the name in its {CARD}."
+        )
+
+
+def published_hash(card: ModelCard) -> str:
+    """Give the `weights_hash` of a built-in model with its published weights."""
+    return card.sha256 if isinstance(card, PackagedCard) else card.weights.sha256
+
+
+def licence_of(word: str, weights_hash: str) -> str | None:
+    """Tell the licence of the weights that a word loaded.
+
+    None where it is not known: of one's own models, and of other weights than the published ones.
+    """
+    if word in MODELS:
+        return MODELS[word].licence if weights_hash == published_hash(MODELS[word]) else None
+    folder = folder_of(word)
+    return None if folder is None else read_card(folder).licence
 
 
 def _own_model(name: str) -> Segmenter[Any]:

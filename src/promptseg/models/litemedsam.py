@@ -5,27 +5,39 @@ min-max of the resized image to 0..1, zero padding at the right and bottom; a bo
 scaled and truncated to whole pixels. Source: github.com/bowang-lab/MedSAM, branch LiteMedSAM.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from promptseg.errors import ModelError
 from promptseg.model import Candidates, Canvas, Training
 from promptseg.models import MODELS
-from promptseg.models.sam_decoder import Prepared, SamHead, renamed
+from promptseg.models.sam_decoder import Prepared, SamHead, originally_named, renamed
 from promptseg.models.tinyvit import TinyViT
-from promptseg.prompt import Box, Points, Prompt, box_of, points_of
+from promptseg.prompt import Box, Points, Prompt, PromptKind, box_of, points_of
+from promptseg.trainable import Part, Tokens
 from promptseg.weights import fetch, load_state, sha256_of
 
 CARD = MODELS["litemedsam"]
 SIDE = 256
 EMBEDDING_SIDE = 64
+STAGES = ("patch_embed", "layers.0", "layers.1", "layers.2", "layers.3", "neck")
+PREFIXES: Mapping[Part, str] = {
+    "encoder": "image_encoder.",
+    "prompt_encoder": "head.prompt_encoder.",
+    "decoder": "head.mask_decoder.",
+}
+# What is not trained: a key's bias adds the same to all scores of a softmax, masks as prompts are
+# not asked, and the position encoding is a random one by design
+IDLE = r"k_proj\.bias$|\.mask_embed\.|positional_embedding$"
+OF_POINTS, OF_BOX = r"point_embed\.[01]\.|not_a_point_embed", r"\.point_embed\.[23]\."
 PROMPTS_PER_PASS = 64  # of a GPU: keeps the decoder's activations at about 1.6 GB
 
 
@@ -109,6 +121,9 @@ class LiteMedSamSegmenter:
         self.weights_hash = weights_hash
         self.training: Training = CARD.training
         self.everything = CARD.everything
+        self.tokens = (0, 1, 2, 3)
+        self.stages = tuple(f"image_encoder.{name}" for name in STAGES)
+        self.network = network
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         # the head stays in float32: it is small, and its position encoding needs the digits
@@ -125,9 +140,18 @@ class LiteMedSamSegmenter:
 
     def _embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedding:
         image_hw = (image.shape[0], image.shape[1])
-        pixels = torch.from_numpy(preprocess(image))[None].to(self.device, self.dtype)
-        prepared = self.head.prepare(self.encoder(pixels).float())
-        return Embedding(prepared, image_hw, resized_hw(image_hw))
+        return self.embedding(self.encoder(self.pixels(image)).float(), image_hw)
+
+    def pixels(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 256 256"]:
+        """Bring an image to the encoder's input."""
+        return torch.from_numpy(preprocess(image))[None].to(self.device, self.dtype)
+
+    @torch.inference_mode()
+    def embedding(
+        self, features: Float[Tensor, "1 256 64 64"], image_hw: tuple[int, int]
+    ) -> Embedding:
+        """Make what `segment` takes of the encoder's output."""
+        return Embedding(self.head.prepare(features), image_hw, resized_hw(image_hw))
 
     @torch.inference_mode()
     def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Candidates]:
@@ -143,6 +167,10 @@ class LiteMedSamSegmenter:
     def _decode(
         self, embedding: Embedding, prompts: Sequence[Prompt]
     ) -> tuple[Float32[np.ndarray, "b 4 256 256"], Float32[np.ndarray, "b 4"]]:
+        logits, iou = self._tokens(embedding, prompts)
+        return logits.float().cpu().numpy(), iou.float().cpu().numpy()
+
+    def _tokens(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         boxes = [box_to_canvas(b, embedding.image_hw) for p in prompts if (b := box_of(p))]
         points = [
             points_to_canvas(clicks, embedding.image_hw, embedding.valid_hw)
@@ -155,7 +183,49 @@ class LiteMedSamSegmenter:
             self._stacked([labels for _, labels in points]),
             self._stacked(boxes),
         )
-        return logits.float().cpu().numpy(), iou.float().cpu().numpy()
+        return logits, iou
+
+    def canvas(self, image_hw: tuple[int, int]) -> Canvas:
+        """Tell where on the canvas an image is."""
+        return Canvas(SIDE, resized_hw(image_hw))
+
+    def encode(
+        self, maps: Float[Tensor, "1 c h w"], start: int, stop: int
+    ) -> Float[Tensor, "1 k y x"]:
+        """Run some stages of the encoder."""
+        for name in self.stages[start:stop]:
+            maps = self.network.get_submodule(name)(maps)
+        return maps
+
+    def decode(
+        self,
+        features: Float[Tensor, "1 256 64 64"],
+        image_hw: tuple[int, int],
+        prompts: Sequence[Sequence[Prompt]],
+    ) -> list[tuple[Float[Tensor, "b 4 256 256"], Float[Tensor, "b 4"]]]:
+        """Decode groups of prompts of one image, with gradients; what they share is made once."""
+        embedding = Embedding(self.head.prepare(features), image_hw, resized_hw(image_hw))
+        return [self._tokens(embedding, group) for group in prompts]
+
+    def parameters_of(self, part: Part, tokens: Tokens, kinds: Set[PromptKind]) -> list[str]:
+        """List the parameters of a part that have an effect on those tokens and prompts."""
+        untrained = {"single": "[123]", "multimask": "0", "both": "none"}[tokens]
+        idle = re.compile(
+            rf"{IDLE}|output_hypernetworks_mlps\.{untrained}\."
+            + (f"|{OF_POINTS}" if kinds == {"box"} else "")
+            + (f"|{OF_BOX}" if kinds == {"points"} else "")
+        )
+        names = (name for name, _ in self.network.named_parameters())
+        return [name for name in names if name.startswith(PREFIXES[part]) and not idle.search(name)]
+
+    def original_state(self) -> dict[str, Tensor]:
+        """Give the weights by the keys of the authors' checkpoint, in float32 on the CPU."""
+        plain = {
+            name.removeprefix("head."): value.detach().cpu().clone()
+            for name, value in self.network.state_dict().items()
+        }
+        float32 = {k: v.float() if v.is_floating_point() else v for k, v in plain.items()}
+        return originally_named(float32)
 
     def _stacked(self, arrays: Sequence[np.ndarray]) -> Tensor | None:
         return torch.from_numpy(np.stack(arrays)).to(self.device) if arrays else None

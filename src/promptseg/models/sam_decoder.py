@@ -9,7 +9,7 @@ Source: Kirillov et al. 2023, Segment Anything, doi:10.1109/ICCV51070.2023.00371
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,35 +21,50 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 HEADS = 8  # of every attention layer of the decoder
-# keys of SAM's original checkpoints -> names in transformers
+# parts of keys in SAM's original checkpoints -> in transformers; # is a digit, the first that fits
+# counts, in either direction
 RENAMED = (
-    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
+    ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
      "prompt_encoder.shared_embedding.positional_embedding"),
-    (r"\.point_embeddings\.", ".point_embed."),
-    (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
-    (r"\.mask_downscaling\.1\.", ".mask_embed.layer_norm1."),
-    (r"\.mask_downscaling\.3\.", ".mask_embed.conv2."),
-    (r"\.mask_downscaling\.4\.", ".mask_embed.layer_norm2."),
-    (r"\.mask_downscaling\.6\.", ".mask_embed.conv3."),
-    (r"\.output_upscaling\.0\.", ".upscale_conv1."),
-    (r"\.output_upscaling\.1\.", ".upscale_layer_norm."),
-    (r"\.output_upscaling\.3\.", ".upscale_conv2."),
-    (r"\.norm(\d)\.", r".layer_norm\1."),
-    (r"\.norm_final_attn\.", ".layer_norm_final_attn."),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.0\.", r"\1.proj_in."),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.2\.", r"\1.proj_out."),
+    (".point_embeddings.", ".point_embed."),
+    (".mask_downscaling.0.", ".mask_embed.conv1."),
+    (".mask_downscaling.1.", ".mask_embed.layer_norm1."),
+    (".mask_downscaling.3.", ".mask_embed.conv2."),
+    (".mask_downscaling.4.", ".mask_embed.layer_norm2."),
+    (".mask_downscaling.6.", ".mask_embed.conv3."),
+    (".output_upscaling.0.", ".upscale_conv1."),
+    (".output_upscaling.1.", ".upscale_layer_norm."),
+    (".output_upscaling.3.", ".upscale_conv2."),
+    (".norm#.", ".layer_norm#."),
+    (".norm_final_attn.", ".layer_norm_final_attn."),
+    ("iou_prediction_head.layers.0.", "iou_prediction_head.proj_in."),
+    ("iou_prediction_head.layers.1.", "iou_prediction_head.layers.0."),
+    ("iou_prediction_head.layers.2.", "iou_prediction_head.proj_out."),
+    ("output_hypernetworks_mlps.#.layers.0.", "output_hypernetworks_mlps.#.proj_in."),
+    ("output_hypernetworks_mlps.#.layers.1.", "output_hypernetworks_mlps.#.layers.0."),
+    ("output_hypernetworks_mlps.#.layers.2.", "output_hypernetworks_mlps.#.proj_out."),
 )  # fmt: skip
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give the keys of an original SAM decoder and prompt encoder the names of transformers."""
+    return _translated(state, RENAMED)
+
+
+def originally_named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give what has the names of transformers the keys of SAM's checkpoints: undo `renamed`."""
+    return _translated(state, [(name, key) for key, name in RENAMED])
+
+
+def _translated(state: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    patterns = [
+        (re.compile(re.escape(old).replace(r"\#", r"(\d)")), new.replace("#", r"\1"))
+        for old, new in pairs
+    ]
     names = {}
-    for key, value in state.items():
-        name = key
-        for pattern, replacement in RENAMED:
-            name = re.sub(pattern, replacement, name)
-        names[name] = value
+    for name, value in state.items():
+        fitting = (new for new, n in (p.subn(to, name) for p, to in patterns) if n)
+        names[next(fitting, name)] = value
     return names
 
 
