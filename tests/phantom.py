@@ -72,3 +72,45 @@ def write_phantoms(
         with_path.add(row, content, targets)
     with_path.finish(name="phantom", datasets=[], rules={})
     return open_corpus(path)
+
+
+def write_discs(
+    path: Path,
+    count: int,
+    *,
+    grey: int,
+    subjects: int = 6,
+    split: Iterable[str | None] = (),
+    empty: int = 0,
+) -> Corpus:
+    """Write noisy images of one disc of a grey value; the background is 110 grey.
+
+    What a model has to learn is which side of the background the object is on. Image i belongs to
+    subject i modulo `subjects`, and to the i-th split; the first `empty` images have no target.
+    """
+    writer, splits = CorpusWriter(path), list(split)
+    for index in range(count):
+        rng = np.random.default_rng(1000 * grey + index)
+        height, width = 40 + index % 9, 60 - index % 7
+        mask = disc(height, width, (rng.uniform(14, 26), rng.uniform(16, 42)), rng.uniform(6, 10))
+        noisy = rng.normal(110, 12, (height, width)) + (grey - 110) * mask
+        image = np.clip(noisy, 0, 255).astype(np.uint8)
+        image_id, content = f"discs{grey}/{index:04d}", encode_image(image)
+        row = ImageRow(
+            image_id=image_id,
+            dataset=f"discs{grey}",
+            subject=f"s{index % subjects}",
+            modality="CT",
+            width=width,
+            height=height,
+            intensity_rule="none",
+            intensity_lo=0,
+            intensity_hi=255,
+            split=splits[index] if splits else None,
+            source=f"images/{index:04d}.png",
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        targets = [target_row(image_id, Target(f"{image_id}#disc", "disc", mask))]
+        writer.add(row, content, [] if index < empty else targets)
+    writer.finish(name=path.stem, datasets=[], rules={})
+    return open_corpus(path)

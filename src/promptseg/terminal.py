@@ -39,7 +39,7 @@ err = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def progress(unit: str) -> Iterator[Progress]:
+def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
     """Show a bar on a terminal's standard error: done of total, a rate, the time left."""
     columns = (
         TextColumn("{task.description}"),
@@ -51,7 +51,7 @@ def progress(unit: str) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as bar:
         yield bar
 
 
@@ -221,10 +221,10 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
 CHECK_MARKS = {"passed": "[green]passed ", "failed": "[bold red]FAILED ", "skipped": "[dim]skipped"}
 
 
-def say_check(check: "Check") -> None:
+def say_check(check: "Check", console: Console = out) -> None:
     """Print one check of a model as soon as it is done."""
     mark = CHECK_MARKS[check.outcome]
-    out.print(f"{mark}[/] {escape(check.name)}: {escape(check.detail)}", soft_wrap=True)
+    console.print(f"{mark}[/] {escape(check.name)}: {escape(check.detail)}", soft_wrap=True)
 
 
 SCORE_COLUMNS = (

@@ -9,6 +9,7 @@ import typer
 from promptseg.cli import models
 from promptseg.cli.curate import curate
 from promptseg.cli.evaluate import evaluate
+from promptseg.cli.finetune import finetune
 from promptseg.cli.report import demo, report
 from promptseg.cli.segment import segment
 from promptseg.errors import PromptsegError
@@ -24,7 +25,7 @@ app = typer.Typer(
     "(one line says why).",
 )
 app.add_typer(models.app, name="models")
-for verb in (demo, curate, evaluate, report, segment):
+for verb in (demo, curate, evaluate, report, finetune, segment):
     app.command()(verb)
 
 

@@ -1,0 +1,77 @@
+"""What a training leaves behind: the model as a folder, and `training.json`."""
+
+from pathlib import Path
+from typing import Any
+
+from promptseg.model import Training
+from promptseg.models import MODELS
+from promptseg.tuned import TunedCard, read_card, write_tuned
+from promptseg.tuning.outcome import Outcome
+from promptseg.tuning.run import Job
+
+MODEL = "model"
+
+
+def write_result(job: Job, outcome: Outcome) -> Path:
+    """Write the trained model to `folder/model`, and the outcome beside it.
+
+    The model holds what differs from the published weights of its base, so that it does not need
+    the file that a training may have started from.
+    """
+    outcome.write(job.folder)
+    card = TunedCard(
+        name=job.name,
+        base=job.asked,
+        training=claims(job),
+        licence=_licence(job.asked),
+        training_data=_training_data(outcome),
+        finetuned=_told(outcome),
+    )
+    state = job.model.network.state_dict()
+    return write_tuned(job.folder / MODEL, state, job.model, card)
+
+
+def claims(job: Job) -> Training:
+    """Say what a model was trained for: what its base was, and what it learned."""
+    before: Training = job.model.training
+    prompts = before.prompts | job.settings.kinds
+    return Training(prompts, before.selections | job.settings.selections)
+
+
+def _licence(asked: str) -> str:
+    """Name the licence of the base, under which what was made of it stands."""
+    if asked in MODELS:
+        return MODELS[asked].licence
+    if ":" in asked:
+        return "as its base and its training data"
+    return read_card(Path(asked)).licence
+
+
+def _training_data(outcome: Outcome) -> str:
+    names = ", ".join(str(dataset["name"]) for dataset in outcome.datasets) or "unnamed data"
+    images = outcome.n_images["train"]
+    return f"{names}: {outcome.n_targets['train']} targets in {images} images"
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """Give what the model's card says of the training; subjects are counted only."""
+    splits: dict[str, Any] = {
+        role: {
+            "subjects": outcome.n_subjects[role],
+            "images": outcome.n_images[role],
+            "targets": outcome.n_targets.get(role),
+        }
+        for role in outcome.n_subjects
+    }
+    scores = [
+        {"step": line["step"], "task": task, "DICE": dice}
+        for line in outcome.epochs
+        if line["step"] in (0, outcome.best_step)
+        for task, dice in line["tasks"].items()
+    ]
+    return {
+        "data": outcome.datasets,
+        "splits": {"source": outcome.split_source, **splits},
+        "settings": outcome.settings,
+        "scores": scores,
+    }

@@ -1,0 +1,244 @@
+"""Fine-tune a model on corpora: from the split to the trained network, step by step."""
+
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from promptseg.corpus import Corpus
+from promptseg.errors import DataError, ModelError
+from promptseg.subset import Choice, choose_subset
+from promptseg.tuning.frozen import Frozen, frozen_stages, room_for
+from promptseg.tuning.items import VARIANTS, Item, Items, Source, gather
+from promptseg.tuning.network import (
+    Chosen,
+    choose_parameters,
+    merged_state,
+    trainable,
+    without_adapters,
+)
+from promptseg.tuning.outcome import Outcome
+from promptseg.tuning.settings import Precision, Settings
+from promptseg.tuning.split import ROLES, Division, Split, split_corpora
+from promptseg.tuning.training import Event, Training, identity_of, train
+
+RECORDED = ("promptseg", "torch", "transformers", "accelerate", "peft", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """One more image was encoded by the frozen stages, or found encoded, or left out."""
+
+    done: int
+    of: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The training starts, or goes on after so many steps."""
+
+    split: Split
+    chosen: Chosen
+    n_values: int  # of the whole network
+    step: int
+    of: int
+
+
+Happened = Gathered | Begun | Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is trained on what: a fine-tuning that can be started, and started again."""
+
+    corpora: tuple[Corpus, ...]
+    model: Any  # a Segmenter, which is changed in place
+    asked: str  # the word that loads it
+    name: str  # of what comes out
+    settings: Settings
+    division: Division
+    folder: Path
+
+
+def make_accelerator(device: str, precision: Precision = "no") -> Any:
+    """Make what knows the device, the precision and the other processes.
+
+    Processes are started by `torchrun` or `accelerate launch`.
+
+    Raises
+    ------
+    ModelError
+        The extra `train` is not installed, or the device cannot be taken.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ModelError(
+            "Fine-tuning needs accelerate, peft and tensorboard: pip install 'promptseg[train]'."
+        ) from error
+    try:
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"Cannot train on {device} with precision {precision}: {error}") from error
+    return accelerator
+
+
+def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
+    """Fine-tune a model, and yield what happens; return the outcome.
+
+    The model ends with its best weights, adapters merged into them. A folder that holds a part of
+    the same training is gone on from, to the same result bit for bit (on a CPU).
+
+    Raises
+    ------
+    ModelError
+        The model cannot be trained, a check failed, the loss is not finite, or the memory is too
+        small.
+    DataError
+        The split leaks or leaves a role empty, there is nothing to train on, the folder holds
+        another training, or the disk is too small.
+    """
+    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    model, base_hash = trainable(job.model), job.model.weights_hash
+    split = split_corpora(job.corpora, job.division)
+    identity = identity_of(model, job.settings, split, job.corpora, str(accelerator.device))
+    n_values = sum(value.numel() for value in model.network.parameters())
+    chosen = choose_parameters(model, job.settings)
+    try:
+        frozen = frozen_stages(
+            model, chosen.cut, job.settings.cache_dtype, cached=job.settings.cached
+        )
+        items, kept = yield from _gather(job, split, frozen, accelerator)
+        training = Training(
+            model=model,
+            settings=job.settings,
+            chosen=chosen,
+            items=items,
+            source=Source(job.corpora, frozen),
+            folder=job.folder / "state",
+            accelerator=accelerator,
+            identity=identity,
+        )
+        yield Begun(split, chosen, n_values, 0, training.n_steps)
+        yield from train(training)
+        state = merged_state(model.network)
+    finally:
+        if job.settings.uses_lora:
+            without_adapters(model.network)
+    model.network.load_state_dict(state)
+    for parameter in model.network.parameters():
+        parameter.requires_grad_(False)
+    clock = Clock(started, time.monotonic() - begun)
+    return _outcome(job, split, training, Sizes(n_values, kept), base_hash, clock)
+
+
+def _gather(
+    job: Job, split: Split, frozen: Frozen, accelerator: Any
+) -> Generator[Gathered, None, tuple[Items, int]]:
+    """Encode what is trained on; every process finds what another has kept."""
+    count = len(split.images["train"]) + len(split.images["val"])
+    items = Items({role: [] for role in ROLES})
+    left_out: Counter[str] = Counter()
+    kept = 0
+    if frozen.folder is not None:
+        per_image = len(VARIANTS[job.settings.augmentation])
+        total = per_image * len(split.images["train"]) + len(split.images["val"])
+        kept = room_for(frozen, _first_image(job), total)
+    with accelerator.main_process_first():
+        chosen = [_chosen(corpus, job.settings) for corpus in job.corpora]
+        for done, (role, item) in enumerate(
+            gather(job.corpora, split, chosen, job.settings, frozen), start=1
+        ):
+            if isinstance(item, Item):
+                items.of_role[role].append(item)
+            else:
+                left_out[item] += 1
+            yield Gathered(done, count, kept)
+    items.left_out = dict(left_out)
+    for role in ROLES[:2]:
+        if not items.of_role[role] and split.images[role]:
+            reasons = ", ".join(f"{reason} ({n})" for reason, n in left_out.items())
+            raise DataError(
+                f"None of the {len(split.images[role])} images of the {role} split can be used: "
+                f"{reasons or 'they have no target that --where leaves'}."
+            )
+    return items, kept
+
+
+def _first_image(job: Job) -> Any:
+    for corpus in job.corpora:
+        for group in corpus.row_groups():
+            for sample in corpus.read(group):
+                if hasattr(sample, "image"):
+                    return sample.image
+    raise DataError("No image of the corpus can be read. Curate it again.")
+
+
+def _chosen(corpus: Corpus, settings: Settings) -> dict[str, frozenset[str]] | None:
+    if settings.where is None:
+        return None
+    subset = choose_subset(corpus, Choice(where=settings.where), unit=settings.unit)
+    return {image_id: ids for image_id, ids in subset.targets.items() if ids}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When a training was started, and how long it took since."""
+
+    started: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Parameters of the whole network, and bytes that were kept of its frozen stages."""
+
+    n_values: int
+    cache_bytes: int
+
+
+def _outcome(
+    job: Job, split: Split, training: Training, sizes: Sizes, base_hash: str, clock: Clock
+) -> Outcome:
+    items, done = training.items, training.done
+    datasets = {str(d): d for corpus in job.corpora for d in corpus.info.datasets}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Outcome(
+        name=job.name,
+        base=job.model.name,
+        asked=job.asked,
+        base_hash=base_hash,
+        settings=job.settings.told(),
+        split_source=split.source,
+        split_by=split.division.by,
+        n_subjects={role: len(split.owners(role)) for role in ROLES},
+        n_images={role: len(split.images[role]) for role in ROLES},
+        n_targets={
+            role: sum(len(item.goals) for item in items.of_role[role]) for role in ROLES[:2]
+        },
+        datasets=list(datasets.values()),
+        tasks=sorted({goal.task for item in items.of_role["train"] for goal in item.goals}),
+        left_out=items.left_out,
+        n_values=training.chosen.n_values,
+        of_values=sizes.n_values,
+        checks=done.checks,
+        steps=done.steps,
+        epochs=done.epochs,
+        steps_per_epoch=training.per_epoch,
+        best_step=done.best_step if items.of_role["val"] else done.step,
+        best_score=done.best_score if items.of_role["val"] else None,
+        seconds=round(clock.seconds, 1),
+        peak_bytes=peak * (1 if sys.platform == "darwin" else 1024),
+        cache_bytes=sizes.cache_bytes,
+        device=str(training.accelerator.device),
+        processes=training.accelerator.num_processes,
+        versions={name: version(name) for name in RECORDED},
+        started=clock.started,
+    )

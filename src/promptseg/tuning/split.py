@@ -1,0 +1,217 @@
+"""Who is trained on, who chooses the best state, and who is held out: by subject, leaks refused."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from promptseg.corpus import Corpus, part_paths
+from promptseg.errors import DataError
+
+Role = Literal["train", "val", "test"]
+ROLES: tuple[Role, ...] = get_args(Role)
+# how splits are called elsewhere
+WORDS: Mapping[str, Role] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "held-out", "holdout"), "test"),
+}
+Owner = tuple[str, str]  # (dataset, subject), or (dataset, image_id) where images are split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """How subjects are divided; a corpus with splits keeps them, unless subjects are named.
+
+    A `val_share` of 0 trains without subjects that choose the best state: the last one counts. A
+    `test_share` of 0 holds nobody out: for what is tested on other corpora.
+    """
+
+    test_subjects: tuple[str, ...] = ()  # `subject`, or `dataset/subject`; else drawn
+    test_share: float = 0.2
+    val_share: float = 0.15
+    by: Literal["subject", "image"] = "subject"
+    seed: int = 0
+
+    def leaves_out(self, role: Role) -> bool:
+        """Tell whether a role is meant to be empty."""
+        return (role == "val" and self.val_share == 0) or (
+            role == "test" and self.test_share == 0 and not self.test_subjects
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of one of several corpora, and whose it is."""
+
+    corpus: int
+    image_id: str
+    owner: Owner
+    sha256: str
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The images of every role, and their owners."""
+
+    division: Division
+    source: str  # where the split comes from, in words
+    images: Mapping[Role, tuple[Image, ...]] = field(default_factory=dict)
+
+    def owners(self, role: Role) -> list[Owner]:
+        """List the subjects of a role (or images, where these are split), in order."""
+        return sorted({image.owner for image in self.images[role]})
+
+    def ids(self, role: Role, corpus: int) -> frozenset[str]:
+        """List the images that one corpus has of a role."""
+        return frozenset(i.image_id for i in self.images[role] if i.corpus == corpus)
+
+
+def split_corpora(corpora: Sequence[Corpus], division: Division) -> Split:
+    """Divide the images of corpora into train, val and test.
+
+    Subjects are drawn within every dataset, of which three are the fewest that give all roles one;
+    of two one is held out, a single one is trained on. An image that lies in two splits, under
+    whatever subject, is a leak.
+
+    Raises
+    ------
+    DataError
+        Subjects are unknown, a role is left empty, a named subject is not there, or a subject or
+        an image would be in two splits.
+    """
+    images = [image for number, c in enumerate(corpora) for image in _images(number, c, division)]
+    if not division.test_subjects and any(image.split for image in images):
+        given = _given(images, division)
+        return _checked(Split(division, "the corpus's own split", given), division)
+    roles = _drawn(images, division)
+    named = "subjects named" if division.test_subjects else "drawn"
+    source = f"{named}, by {division.by}, seed {division.seed}"
+    return _checked(Split(division, source, _by_role(images, roles)), division)
+
+
+def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
+    import polars as pl
+
+    columns = ["image_id", "dataset", "subject", "sha256", "split"]
+    rows = pl.scan_parquet(part_paths(corpus.path, "images"), glob=False).select(columns).collect()
+    unknown = rows["subject"].null_count()
+    if division.by == "subject" and unknown:
+        raise DataError(
+            f"{corpus.path}: the subject of {unknown} of {rows.height} images is unknown, so that "
+            "a split cannot keep patients apart. Curate again with --subject-pattern; or give "
+            "--split-by image if no patient has two images."
+        )
+    for image_id, dataset, subject, sha256, split in rows.iter_rows():
+        owner = (dataset, image_id if division.by == "image" else subject)
+        yield Image(number, image_id, owner, sha256, split)
+
+
+def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Image, ...]]:
+    """Take the splits that a corpus has; without a `val`, some of its training subjects are it."""
+    unknown = sorted({str(i.split) for i in images if str(i.split).lower() not in WORDS})
+    if unknown:
+        raise DataError(
+            f"The corpus has images of split {', '.join(unknown)}; train, val and test are known. "
+            "Rename them, or name the held-out subjects by --test-subject."
+        )
+    found: dict[Role, tuple[Image, ...]] = {
+        role: tuple(i for i in images if WORDS[str(i.split).lower()] == role) for role in ROLES
+    }
+    if not found["val"] and division.val_share:
+        owners = _by_dataset(found["train"])
+        chosen = {
+            o for s in owners.values() for o in _shuffled(s, division.seed)[: _n_val(s, division)]
+        }
+        found["val"] = tuple(i for i in found["train"] if i.owner in chosen)
+        found["train"] = tuple(i for i in found["train"] if i.owner not in chosen)
+    return found
+
+
+def _drawn(images: Sequence[Image], division: Division) -> dict[Owner, Role]:
+    roles: dict[Owner, Role] = {}
+    owners = _by_dataset(images)
+    held_out = _named(owners, division)
+    for subjects in owners.values():
+        order = _shuffled(subjects, division.seed)
+        if division.test_subjects:
+            test = [owner for owner in order if owner in held_out]
+        else:
+            test = order[: _count(len(order), division.test_share, fewest=2)]
+        rest = [owner for owner in order if owner not in set(test)]
+        val = rest[: _n_val(rest, division)]
+        for role, found in zip(ROLES, (rest[len(val) :], val, test), strict=True):
+            roles.update(dict.fromkeys(found, role))
+    return roles
+
+
+def _named(owners: Mapping[str, Sequence[Owner]], division: Division) -> set[Owner]:
+    """Find the subjects that are named; one that is not there is an error."""
+    every = [owner for subjects in owners.values() for owner in subjects]
+    found: set[Owner] = set()
+    for word in division.test_subjects:
+        hits = {o for o in every if word in (o[1], f"{o[0]}/{o[1]}")}
+        if not hits:
+            some = ", ".join(f"{o[0]}/{o[1]}" for o in every[:5])
+            raise DataError(f"There is no subject {word!r} to hold out. The corpus has {some}, ...")
+        found |= hits
+    return found
+
+
+def _n_val(subjects: Sequence[Owner], division: Division) -> int:
+    return _count(len(subjects), division.val_share, fewest=2)
+
+
+def _count(n: int, share: float, *, fewest: int) -> int:
+    """Take a share of n subjects: at least one of `fewest` or more, and never the last."""
+    return min(max(1, round(n * share)), n - 1) if n >= fewest and share > 0 else 0
+
+
+def _by_dataset(images: Iterable[Image]) -> dict[str, list[Owner]]:
+    owners: dict[str, set[Owner]] = defaultdict(set)
+    for image in images:
+        owners[image.owner[0]].add(image.owner)
+    return {dataset: sorted(found) for dataset, found in sorted(owners.items())}
+
+
+def _shuffled(owners: Sequence[Owner], seed: int) -> list[Owner]:
+    """Order subjects by a draw of their own, which no other subject changes."""
+
+    def lot(owner: Owner) -> bytes:
+        return hashlib.sha256(f"{seed}\n{owner[0]}\n{owner[1]}".encode()).digest()
+
+    return sorted(owners, key=lot)
+
+
+def _by_role(images: Sequence[Image], roles: Mapping[Owner, Role]) -> dict[Role, tuple[Image, ...]]:
+    return {role: tuple(i for i in images if roles[i.owner] == role) for role in ROLES}
+
+
+def _checked(split: Split, division: Division) -> Split:
+    """Refuse leaks, then empty roles."""
+    for what, key in (("subject", "owner"), ("image", "sha256")):
+        seen: dict[object, Role] = {}
+        for role in ROLES:
+            for image in split.images[role]:
+                value = getattr(image, key)
+                if seen.setdefault(value, role) != role:
+                    raise DataError(
+                        f"A leak: {what} {_told(image, what)} is in {seen[value]} and in {role}. "
+                        "What is held out has to be of subjects that were never seen: mend the "
+                        "splits or the subjects of the corpus."
+                    )
+    count = len({image.owner for role in ROLES for image in split.images[role]})
+    for role, images in split.images.items():
+        if not images and not division.leaves_out(role):
+            raise DataError(
+                f"The {role} split is empty: {count} {division.by}{'s' * (count != 1)} cannot give "
+                "train, val and test one each. Three are the fewest; curate more, or "
+                "check --subject-pattern."
+            )
+    return split
+
+
+def _told(image: Image, what: str) -> str:
+    return "/".join(image.owner) if what == "subject" else image.image_id

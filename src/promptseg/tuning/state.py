@@ -1,0 +1,146 @@
+"""The state of a training on disk: one file, whole or not at all, from which it goes on exactly."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from promptseg.errors import DataError
+from promptseg.parquet import write_atomically
+from promptseg.tuning.network import set_values, trained_values
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(slots=True)
+class Progressed:
+    """How far a training is, and what it saw."""
+
+    step: int = 0  # steps done
+    best_step: int = 0
+    best_score: float = -1.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # a line for each validation
+    steps: list[list[float]] = field(default_factory=list)  # loss, mask, IoU, DICE, norm: per step
+    checks: list[dict[str, str]] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path,
+    network: nn.Module,
+    names: Sequence[str],
+    optimizer: torch.optim.Optimizer,
+    done: Progressed,
+    identity: str,
+) -> None:
+    """Write parameters, optimiser and progress together."""
+    tensors = {f"value/{name}": value for name, value in trained_values(network, names).items()}
+    for name in names:
+        moments = optimizer.state.get(network.get_parameter(name), {})
+        tensors |= {
+            f"{kind}/{name}": moments[kind].detach().cpu().clone() for kind in MOMENTS if moments
+        }
+    told = {
+        "identity": identity,
+        "step": done.step,
+        "best_step": done.best_step,
+        "best_score": done.best_score,
+        "epochs": done.epochs,
+        "steps": done.steps,
+        "checks": done.checks,
+    }
+    _write(folder / STATE, tensors, {"progress": json.dumps(told)})
+
+
+def save_best(folder: Path, network: nn.Module, names: Sequence[str]) -> None:
+    """Keep the parameters as they are as the best."""
+    _write(folder / BEST, trained_values(network, names), {})
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save
+
+    write_atomically(path, save(dict(tensors), metadata))
+
+
+def load_best(folder: Path, network: nn.Module) -> None:
+    """Give the network the best parameters; without a file they are those it came with."""
+    if (folder / BEST).is_file():
+        values, _ = _read(folder / BEST)
+        set_values(network, values)
+
+
+def peek(folder: Path) -> Progressed | None:
+    """Tell how far a state is, without its tensors; None where there is none.
+
+    Raises DataError when it is damaged.
+    """
+    from safetensors import safe_open
+
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["progress"])
+        told.pop("identity")
+        return Progressed(**told)
+    except Exception as error:  # damaged files make readers raise anything
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged: {error}. Delete {path.parent} and start again.")
+
+
+def load_state(
+    folder: Path,
+    network: nn.Module,
+    names: Sequence[str],
+    optimizer: torch.optim.Optimizer,
+    identity: str,
+) -> Progressed | None:
+    """Go on from a state; None where there is none.
+
+    Raises
+    ------
+    DataError
+        The state is damaged, or of other settings, data or weights.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    tensors, metadata = _read(path)
+    try:
+        told = json.loads(metadata["progress"])
+        values = {name: tensors[f"value/{name}"] for name in names}
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if told.pop("identity") != identity:
+        raise DataError(
+            f"{folder} holds a training of other settings, data or weights. Give another --out, or "
+            "delete it to start again."
+        )
+    set_values(network, values)
+    for name in names:
+        parameter = network.get_parameter(name)
+        moments = {k: tensors[f"{k}/{name}"] for k in MOMENTS if f"{k}/{name}" in tensors}
+        if moments:
+            on = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
+            optimizer.state[parameter] = on
+    return Progressed(**told)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except Exception as error:  # damaged files make readers raise anything
+        raise _damaged(path, error) from error

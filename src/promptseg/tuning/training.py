@@ -1,0 +1,235 @@
+"""The training itself: checks first, then steps, validations and states, as a generator."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptseg.contract import Check
+from promptseg.corpus import Corpus
+from promptseg.errors import ModelError
+from promptseg.trainable import Trainable
+from promptseg.tuning.checks import checked
+from promptseg.tuning.items import Items, Source
+from promptseg.tuning.network import Chosen, rate_at
+from promptseg.tuning.settings import Settings
+from promptseg.tuning.split import Split
+from promptseg.tuning.state import Progressed, load_best, load_state, save_best, save_state
+from promptseg.tuning.step import StepLog, Stepper, batches
+from promptseg.tuning.validation import Score, validate
+
+SAVE_SECONDS = 120  # what a killed training has to do again at most, beside the step it was in
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One step is done."""
+
+    step: int
+    of: int
+    log: StepLog
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The state after an epoch (0: before the first step) was scored."""
+
+    epoch: int
+    of: int
+    score: Score
+    best: bool
+
+
+Event = Check | Stepped | Validated
+
+
+@dataclass(slots=True)
+class Training:
+    """A training that is ready to run, and everything it needs."""
+
+    model: Trainable
+    settings: Settings
+    chosen: Chosen
+    items: Items
+    source: Source
+    folder: Path
+    accelerator: Any
+    identity: str
+    done: Progressed = field(default_factory=Progressed)
+    moving: bool = False  # the optimiser is at work: a state would be half of two
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps of all epochs."""
+        return self.settings.epochs * self.per_epoch
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of steps of one epoch."""
+        return -(-len(self.items.of_role["train"]) // self.settings.batch_size)
+
+    def is_validated(self, epoch: int) -> bool:
+        """Tell whether the state after an epoch is scored."""
+        due = epoch % self.settings.val_every == 0 or epoch == self.settings.epochs
+        return due and bool(self.items.of_role["val"])
+
+    def stepper(self) -> Stepper:
+        """Make what computes gradients."""
+        names = self.chosen.names
+        return Stepper(self.model, self.settings, self.source, names, self.accelerator)
+
+    def score(self) -> Score:
+        """Score the present state on the subjects that choose the best."""
+        val = self.items.of_role["val"]
+        return validate(self.model, val, self.source, self.settings, self.accelerator)
+
+
+def identity_of(
+    model: Trainable, settings: Settings, split: Split, corpora: Sequence[Corpus], device: str
+) -> str:
+    """Name everything that the course of a training depends on."""
+    images = {role: [(i.corpus, i.image_id) for i in split.images[role]] for role in split.images}
+    content = {
+        "weights": model.weights_hash,
+        "model": model.name,
+        "settings": settings.told(),
+        "images": images,
+        "corpora": [corpus.info.fingerprint for corpus in corpora],
+        "device": device.partition(":")[0],
+        "torch": torch.__version__.partition("+")[0],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def make_optimizer(training: Training) -> torch.optim.Optimizer:
+    """Make AdamW for the chosen parameters."""
+    network = training.model.network
+    return torch.optim.AdamW(
+        [network.get_parameter(name) for name in training.chosen.names],
+        lr=training.settings.learning_rate,
+        weight_decay=training.settings.weight_decay,
+    )
+
+
+def train(training: Training) -> Iterator[Event]:
+    """Train, and yield every check, step and validation; the network ends in its best state.
+
+    A state that is in the folder is gone on from, to the same result as without the interruption.
+    A KeyboardInterrupt, and everything that stops the training, leaves the last state and the best
+    one behind.
+
+    Raises
+    ------
+    ModelError
+        A check failed; the loss is not finite; the memory is too small.
+    DataError
+        The folder holds another training.
+    """
+    optimizer = make_optimizer(training)
+    names, network = training.chosen.names, training.model.network
+    before = load_state(training.folder, network, names, optimizer, training.identity)
+    if before is None:
+        yield from _guarded(training, optimizer, _first(training))
+        _save(training, optimizer)
+    else:
+        training.done = before
+    yield from _guarded(training, optimizer, _steps(training, optimizer))
+    if training.items.of_role["val"]:
+        load_best(training.folder, network)
+
+
+def _first(training: Training) -> Iterator[Event]:
+    """Check, and score the model as it came."""
+    for check in checked(training.stepper(), training.items, training.settings):
+        training.done.checks.append(asdict(check))
+        yield check
+        if check.outcome == "failed":
+            raise ModelError(f"The check of {check.name} failed: {check.detail}")
+    if training.items.of_role["val"]:
+        yield _validated(training, 0)
+
+
+def _guarded(
+    training: Training, optimizer: torch.optim.Optimizer, work: Iterator[Event]
+) -> Iterator[Event]:
+    """Do some work; what stops it is told in one line."""
+    try:
+        yield from work
+    except KeyboardInterrupt:
+        if not training.moving:  # else the last state stands
+            _save(training, optimizer)
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(training) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            raise _out_of_memory(training) from error
+        raise
+
+
+def _out_of_memory(training: Training) -> ModelError:
+    return ModelError(
+        "The memory is too small for this training. The best state so far is kept in "
+        f"{training.folder}. Try fewer targets per image (--max-targets), another method, or a "
+        "smaller batch (--batch-size) in a new --out."
+    )
+
+
+def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
+    stepper, per_epoch, done = training.stepper(), training.per_epoch, training.done
+    train_items, saved = training.items.of_role["train"], time.monotonic()
+    for epoch in range(done.step // per_epoch, training.settings.epochs):
+        for number, batch in enumerate(batches(train_items, epoch, training.settings)):
+            if epoch * per_epoch + number < done.step:
+                continue
+            log = stepper.backward(batch, epoch)
+            _apply(training, optimizer)
+            done.steps.append([log.loss, log.mask_loss, log.iou_loss, log.dice, log.grad_norm])
+            yield Stepped(done.step, training.n_steps, log)
+            if time.monotonic() - saved > SAVE_SECONDS and done.step % per_epoch:
+                _save(training, optimizer)
+                saved = time.monotonic()
+        if training.is_validated(epoch + 1):
+            yield _validated(training, epoch + 1)
+        _save(training, optimizer)
+        saved = time.monotonic()
+
+
+def _apply(training: Training, optimizer: torch.optim.Optimizer) -> None:
+    """Move the parameters along their gradients."""
+    settings, network = training.settings, training.model.network
+    training.moving = True
+    for group in optimizer.param_groups:
+        group["lr"] = rate_at(training.done.step, training.n_steps, settings)
+    if settings.clip_norm is not None:
+        chosen = [network.get_parameter(name) for name in training.chosen.names]
+        torch.nn.utils.clip_grad_norm_(chosen, settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    training.done.step += 1
+    training.moving = False
+
+
+def _validated(training: Training, epoch: int) -> Validated:
+    """Score a state, and keep it where it is better than all before."""
+    done, score = training.done, training.score()
+    best = score.dice > done.best_score
+    if best:
+        done.best_score, done.best_step = score.dice, done.step
+        if training.accelerator.is_main_process:
+            save_best(training.folder, training.model.network, training.chosen.names)
+    told = {"epoch": epoch, "step": done.step, "dice": score.dice, "tasks": dict(score.tasks)}
+    done.epochs.append(told)
+    return Validated(epoch, training.settings.epochs, score, best)
+
+
+def _save(training: Training, optimizer: torch.optim.Optimizer) -> None:
+    if training.accelerator.is_main_process:
+        network, names = training.model.network, training.chosen.names
+        save_state(training.folder, network, names, optimizer, training.done, training.identity)
+    training.accelerator.wait_for_everyone()

@@ -1,0 +1,422 @@
+"""Fine-tuning on planted images: it gets there, resumes exactly, and refuses its own bugs."""
+
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from phantom import write_discs, write_phantoms
+from tiny import (
+    Deaf,
+    Exploding,
+    FrozenByMistake,
+    Hungry,
+    OtherSize,
+    Tiny,
+    TrainedByMistake,
+    WrongToken,
+)
+
+from promptseg.contract import Check
+from promptseg.errors import DataError, ModelError
+from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
+from promptseg.tuning.settings import PRESETS, Settings, changed
+from promptseg.tuning.split import Division
+from promptseg.tuning.training import Stepped, Validated
+
+BRIGHT, DARK = 170, 50
+QUICK = Settings(
+    epochs=6,
+    learning_rate=5e-3,
+    augmentation="flips",
+    lora_targets=r"mix\.fc.*",
+    lora_rank=4,
+)
+
+
+def job(model: Any, corpus: Any, folder: Path, settings: Settings = QUICK, **division: Any) -> Job:
+    """Make a job of one corpus."""
+    return Job(
+        corpora=(corpus,),
+        model=model,
+        asked="tiny:make",
+        name="taught",
+        settings=settings,
+        division=Division(**division),
+        folder=folder,
+    )
+
+
+def run(task: Job) -> tuple[Any, list[Any]]:
+    """Run a job to its end; give the outcome and the events."""
+    steps, events = finetune(task, make_accelerator("cpu")), []
+    while True:
+        try:
+            events.append(next(steps))
+        except StopIteration as stop:
+            return stop.value, events
+
+
+@pytest.fixture(scope="session")
+def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Tiny]:
+    """Train a model on bright discs, which is to be taught dark ones."""
+    folder = tmp_path_factory.mktemp("bright")
+    corpus = write_discs(folder / "bright.corpus", 24, grey=BRIGHT)
+    model = Tiny()
+    full = replace(QUICK, method="full", cached=False, epochs=10, overfit_steps=0)
+    run(job(model, corpus, folder, full))
+    state = {name: value.clone() for name, value in model.network.state_dict().items()}
+
+    def make(kind: type[Tiny] = Tiny) -> Tiny:
+        made = kind()
+        made.network.load_state_dict(state)
+        return made
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep embeddings out of the user's cache."""
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def dark(tmp_path: Path) -> Any:
+    """Write dark discs of six subjects."""
+    return write_discs(tmp_path / "dark.corpus", 18, grey=DARK)
+
+
+@pytest.mark.parametrize("method", ["decoder", "lora", "both", "full"])
+def test_a_planted_gain_is_reached_by_every_method(bright_model, dark, tmp_path, method):
+    """Dark discs score low before, and above 0.9 after, on subjects that are not trained on."""
+    settings = replace(QUICK, method=method, cached=method != "full", epochs=12)
+
+    outcome, events = run(job(bright_model(), dark, tmp_path / "out", settings))
+
+    scores = [event.score.dice for event in events if isinstance(event, Validated)]
+    assert scores[0] < 0.6
+    assert outcome.best_score > 0.9
+    assert [check["outcome"] for check in outcome.checks] == ["passed"] * 5
+
+
+def test_the_model_ends_with_its_best_weights_and_without_adapters(bright_model, dark, tmp_path):
+    """What is scored last is what the best state scored, merged."""
+    model = bright_model()
+    outcome, _ = run(job(model, dark, tmp_path / "out", replace(QUICK, method="lora")))
+
+    names = set(model.network.state_dict())
+    assert names == set(Tiny().network.state_dict())
+    assert not any(p.requires_grad for p in model.network.parameters())
+    assert outcome.n_values < outcome.of_values
+
+
+BUGS = [
+    (WrongToken, "decoder", "tokens"),
+    (FrozenByMistake, "full", "gradients"),
+    (TrainedByMistake, "decoder", "gradients"),
+    (OtherSize, "decoder", "geometry"),
+    (Deaf, "decoder", "overfit"),
+]
+
+
+@pytest.mark.parametrize(("broken", "method", "check"), BUGS)
+def test_a_classic_bug_is_caught_before_the_first_step(
+    bright_model, dark, tmp_path, broken, method, check
+):
+    """Each bug fails its check, and no step of the training is done."""
+    settings = replace(QUICK, method=method, cached=method != "full")
+    steps = finetune(
+        job(bright_model(broken), dark, tmp_path / "out", settings), make_accelerator("cpu")
+    )
+    events: list[Any] = []
+
+    with pytest.raises(ModelError, match=f"The check of {check} failed"):
+        deque(map(events.append, steps))  # what came before the error is kept
+
+    failed = [event.name for event in events if isinstance(event, Check)][-1]
+    assert failed == check
+    assert not any(isinstance(event, Stepped) for event in events)
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_checks_leave_the_network_as_it_was(bright_model, dark, tmp_path):
+    """The first validation scores the model that came in."""
+    model, fresh = bright_model(), bright_model()
+    steps = finetune(job(model, dark, tmp_path / "out"), make_accelerator("cpu"))
+    while not isinstance(next(steps), Validated):
+        pass
+
+    for name, value in fresh.network.state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], value)
+
+
+def test_a_subject_in_two_splits_is_a_leak(tmp_path):
+    """The corpus's own splits are not trusted."""
+    split = ["train", "test"] * 9
+    corpus = write_discs(tmp_path / "c", 18, grey=DARK, subjects=3, split=split)
+
+    with pytest.raises(DataError, match="A leak: subject discs50/s"):
+        run(job(Tiny(), corpus, tmp_path / "out"))
+
+
+def test_one_image_under_two_subjects_is_a_leak(tmp_path, dark):
+    """The same picture may not be trained on and tested."""
+    twice = write_discs(tmp_path / "copy.corpus", 18, grey=DARK, subjects=18)
+    task = replace(job(Tiny(), dark, tmp_path / "out"), corpora=(dark, twice))
+
+    with pytest.raises(DataError, match="A leak: image discs50/"):
+        run(task)
+
+
+def test_splits_of_the_corpus_are_kept(tmp_path):
+    """Train, validation and test stay what the data set says."""
+    split = (["train"] * 4 + ["validation"] * 1 + ["testing"] * 1) * 3
+    corpus = write_discs(tmp_path / "c", 18, grey=DARK, subjects=6, split=split)
+
+    outcome, _ = run(job(Tiny(), corpus, tmp_path / "out", replace(QUICK, overfit_steps=0)))
+
+    assert outcome.n_images == {"train": 12, "val": 3, "test": 3}
+
+
+def test_subjects_that_are_named_are_held_out(dark, tmp_path):
+    """Named subjects and no others are the test split."""
+    task = job(Tiny(), dark, tmp_path / "o", replace(QUICK, epochs=1), test_subjects=("s3",))
+    steps = finetune(task, make_accelerator("cpu"))
+    begun = next(event for event in steps if isinstance(event, Begun))
+
+    assert begun.split.owners("test") == [("discs50", "s3")]
+
+
+ONE_LINE = [
+    ({"subjects": None}, {}, "subject of 12 of 12 images is unknown.*--subject-pattern"),
+    ({"subjects": 1}, {}, "split is empty: 1 subject"),
+    ({"subjects": 2}, {}, "split is empty: 2 subjects"),
+    ({"subjects": 6}, {"test_subjects": ("nobody",)}, "no subject 'nobody'"),
+]
+
+
+@pytest.mark.parametrize(("how", "division", "line"), ONE_LINE)
+def test_a_corpus_that_cannot_be_split_is_one_clear_line(tmp_path, how, division, line):
+    """No subjects, too few, or none of that name."""
+    corpus = write_phantoms(tmp_path / "c", range(12), **how)
+
+    with pytest.raises(DataError, match=line):
+        run(job(Tiny(), corpus, tmp_path / "out", **division))
+
+
+def test_images_without_a_target_are_left_out_and_counted(tmp_path, bright_model):
+    """What cannot be trained on has its reason."""
+    corpus = write_discs(tmp_path / "c", 18, grey=DARK, empty=2)
+
+    outcome, _ = run(job(bright_model(), corpus, tmp_path / "out", replace(QUICK, epochs=1)))
+
+    assert sum(outcome.left_out.values()) + outcome.n_images["test"] >= 2
+
+
+def test_a_model_that_cannot_be_trained_says_what_it_lacks(dark, tmp_path):
+    """A Segmenter is not enough."""
+    from fakes import reference
+
+    with pytest.raises(ModelError, match="reference cannot be trained: it has no network, stages"):
+        run(job(reference(), dark, tmp_path / "out"))
+
+
+def test_layers_that_do_not_exist_get_no_adapters(dark, tmp_path):
+    """A wrong --lora-targets names what a right one looks like."""
+    settings = replace(QUICK, method="lora", lora_targets="transformer")
+
+    with pytest.raises(ModelError, match=r"No layer has a name like.*mix\.fc1"):
+        run(job(Tiny(), dark, tmp_path / "out", settings))
+
+
+def values(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the parameters of the last state."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "state" / "state.safetensors")
+
+
+@pytest.mark.parametrize("stop", [1, 9, 14])
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_resumed_equals_uninterrupted_bit_for_bit(bright_model, dark, tmp_path, stop, how):
+    """Whenever it stops, and whether it can still save, the same command ends the same."""
+    settings = replace(QUICK, epochs=3, method="both")
+    whole, _ = run(job(bright_model(), dark, tmp_path / "whole", settings))
+    task = job(bright_model(), dark, tmp_path / "parts", settings)
+    steps = finetune(task, make_accelerator("cpu"))
+    for event in steps:
+        if isinstance(event, Stepped) and event.step == stop:
+            break
+    if how == "interrupted":
+        with pytest.raises(KeyboardInterrupt):
+            steps.throw(KeyboardInterrupt)
+    steps.close()
+
+    again = replace(task, model=bright_model())
+    parts, events = run(again)
+
+    first = next(event.step for event in events if isinstance(event, Stepped))
+    assert first == stop + 1 if how == "interrupted" else first <= stop + 1
+    assert whole.steps == parts.steps
+    assert whole.epochs == parts.epochs
+    assert whole.checks == parts.checks
+    a, b = values(tmp_path / "whole"), values(tmp_path / "parts")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    for name, value in again.model.network.state_dict().items():
+        assert torch.isfinite(value).all(), name
+
+
+def test_another_training_is_not_gone_on_with(dark, tmp_path, bright_model):
+    """A folder belongs to its settings and data."""
+    settings = replace(QUICK, epochs=1)
+    run(job(bright_model(), dark, tmp_path / "out", settings))
+
+    with pytest.raises(DataError, match="another --out"):
+        run(job(bright_model(), dark, tmp_path / "out", replace(settings, seed=1)))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text"])
+def test_a_damaged_state_is_one_clear_line(dark, tmp_path, bright_model, kind):
+    """Nothing is guessed from half a file."""
+    settings = replace(QUICK, epochs=1)
+    run(job(bright_model(), dark, tmp_path / "out", settings))
+    path = tmp_path / "out" / "state" / "state.safetensors"
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[:2000], "empty": b"", "text": b"hello" * 99}[kind])
+
+    with pytest.raises(DataError, match=r"is damaged.*start again"):
+        run(job(bright_model(), dark, tmp_path / "out", settings))
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"), [(Exploding, "NaN or infinite at images"), (Hungry, "memory is too small")]
+)
+def test_what_stops_a_training_is_one_line_and_keeps_the_best(dark, tmp_path, broken, line):
+    """The last good state is there after NaN and after a full memory."""
+    settings = replace(QUICK, overfit_steps=0)
+
+    with pytest.raises(ModelError, match=line):
+        run(job(broken(), dark, tmp_path / "out", settings))
+
+    assert (tmp_path / "out" / "state" / "best.safetensors").is_file()
+    assert all(torch.isfinite(v).all() for v in values(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 0.0), ("float16", 1e-3)])
+def test_cached_steps_equal_uncached_ones(bright_model, dark, tmp_path, dtype, bound):
+    """The cache changes nothing but the digits of its type."""
+    settings = replace(QUICK, epochs=2, cache_dtype=dtype)
+    cached, _ = run(job(bright_model(), dark, tmp_path / "a", settings))
+    live, _ = run(job(bright_model(), dark, tmp_path / "b", replace(settings, cached=False)))
+
+    apart = np.abs(np.array(cached.steps)[:, 0] - np.array(live.steps)[:, 0])
+    assert apart.max() <= bound
+
+
+def test_a_second_training_finds_what_the_first_kept(bright_model, dark, tmp_path):
+    """The files of the cache are named by what they are made of, and shared."""
+    run(job(bright_model(), dark, tmp_path / "a", replace(QUICK, epochs=1)))
+    files = sorted((tmp_path / "cache").rglob("*.npy"))
+    before = [file.stat().st_mtime_ns for file in files]
+    run(job(bright_model(), dark, tmp_path / "b", replace(QUICK, epochs=1, seed=3)))
+
+    known = {file: time for file, time in zip(files, before, strict=True)}
+    after = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npy")}
+    assert {file: after[file] for file in known} == known
+
+
+def test_other_weights_have_other_cache_files(bright_model, dark, tmp_path):
+    """A changed encoder never meets the embeddings of another."""
+    run(job(bright_model(), dark, tmp_path / "a", replace(QUICK, epochs=1)))
+    count = len(list((tmp_path / "cache").rglob("*.npy")))
+    other = replace(QUICK, epochs=1, overfit_steps=0)
+    run(job(Tiny(seed=5), dark, tmp_path / "b", other))
+
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2 * count
+
+
+TWO = """
+import json, sys
+from pathlib import Path
+from phantom import write_discs
+from test_tuning import DARK, QUICK, job
+from tiny import Tiny
+from dataclasses import replace
+from promptseg.corpus import open_corpus
+from promptseg.tuning.run import finetune, make_accelerator
+folder = Path(sys.argv[1])
+accelerator = make_accelerator("cpu")
+task = job(Tiny(), open_corpus(folder / "dark.corpus"), folder / sys.argv[2],
+           replace(QUICK, epochs=2, batch_size=3, method="both", overfit_steps=0))
+steps = finetune(task, accelerator)
+while True:
+    try:
+        next(steps)
+    except StopIteration as stop:
+        outcome = stop.value
+        break
+if accelerator.is_main_process:
+    told = {"steps": outcome.steps, "epochs": outcome.epochs, "n": outcome.processes}
+    (folder / f"{sys.argv[2]}.json").write_text(json.dumps(told))
+accelerator.end_training()
+"""
+
+
+def test_two_processes_equal_one_with_the_same_batch(dark, tmp_path):
+    """Batches of three images shared by two gloo processes have the losses of one process."""
+    import json
+    import os
+
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    found = []
+    for count in ("1", "2"):
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count,
+            "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+            str(script), str(tmp_path), f"n{count}",
+        ]  # fmt: skip
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads((tmp_path / f"n{count}.json").read_text()))
+
+    one, two = found
+    assert (one["n"], two["n"]) == (1, 2)
+    assert np.abs(np.array(one["steps"]) - np.array(two["steps"])).max() < 1e-5
+    scores = [[line["dice"] for line in side["epochs"]] for side in (one, two)]
+    assert np.abs(np.subtract(*scores)).max() < 1e-3
+
+
+NO_SENSE = [
+    ({"epochs": 0}, "at least 1"),
+    ({"learning_rate": 2.0}, "learning rate"),
+    ({"augmentation": "full"}, "no cache can hold"),
+    ({"method": "full"}, "nothing can be cached"),
+    ({"score": "oracle"}, "oracle looks at the answer"),
+    ({"tokens": "multimask"}, "single score needs"),
+    ({"score": "predicted", "iou_weight": 0.0}, "predicted IoU trained"),
+]
+
+
+@pytest.mark.parametrize(("given", "line"), NO_SENSE)
+def test_settings_that_do_not_go_together_are_refused(given, line):
+    """A setting that would do nothing, or harm, is an error."""
+    with pytest.raises(DataError, match=line):
+        changed(PRESETS["promptseg"], **given)
+
+
+def test_the_paper_preset_is_the_papers():
+    """20 epochs, 1e-4, batch 2, AdamW 0.01, exact boxes, decoder."""
+    paper = PRESETS["paper"]
+
+    assert (paper.epochs, paper.learning_rate, paper.batch_size) == (20, 1e-4, 2)
+    assert (paper.weight_decay, paper.method, paper.prompts) == (0.01, "decoder", "box")
+    assert (paper.jitter, paper.schedule, paper.augmentation) == (None, "constant", "none")
