@@ -51,6 +51,11 @@ class Tiny:
             torch.manual_seed(seed)
             self.network = Network()
 
+    @property
+    def device(self) -> torch.device:
+        """Tell where the network is."""
+        return self.network.quality.weight.device
+
     def parameters_of(self, part: str, tokens: str, kinds: Any) -> list[str]:
         """List the parameters of a part; each has a prefix of its own."""
         prefixes = {"encoder": ("stem.", "mix."), "decoder": ("decoder.", "quality.")}
@@ -68,7 +73,7 @@ class Tiny:
         padded = np.zeros((SIDE, SIDE, 3), dtype=np.float32)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         padded[:height, :width] = small / 255
-        return torch.from_numpy(padded.transpose(2, 0, 1).copy())[None]
+        return torch.from_numpy(padded.transpose(2, 0, 1).copy())[None].to(self.device)
 
     def encode(self, maps: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Run the stages."""
@@ -103,7 +108,7 @@ class Tiny:
                     near = np.exp(-((x - px) ** 2 + (y - py) ** 2) / 32)
                     maps[number] = np.maximum(maps[number], near)
             maps[0] = np.maximum(maps[0], maps[5] > 0.3)
-        return torch.from_numpy(np.stack(maps, axis=2).astype(np.float32))
+        return torch.from_numpy(np.stack(maps, axis=2).astype(np.float32)).to(self.device)
 
     @torch.no_grad()
     def embedding(self, features: Any, image_hw: tuple[int, int]) -> Any:
@@ -126,7 +131,8 @@ class Tiny:
         for prompt in prompts:
             logits, iou = self._group(features, image_hw, [prompt])
             canvas = Tiny.canvas(self, image_hw)
-            answers.append(Candidates(logits[0].numpy(), iou[0].numpy(), 0, (1, 2, 3), canvas))
+            found = logits[0].cpu().numpy(), iou[0].cpu().numpy()
+            answers.append(Candidates(*found, 0, (1, 2, 3), canvas))
         return answers
 
 
