@@ -9,8 +9,8 @@ are, per task, the mean over seeds and its spread between them.
 """
 
 import argparse
+import hashlib
 import json
-import resource
 import shutil
 import time
 from collections import defaultdict
@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from promptseg.corpus import Corpus, open_corpus
-from promptseg.memory import keep_freed_memory
+from promptseg.memory import keep_freed_memory, peak_bytes
 from promptseg.models import load_model
 from promptseg.paired import compare
 from promptseg.record import open_run
@@ -37,6 +37,12 @@ def subjects_of(corpus: Corpus) -> list[str]:
     """List the subjects of a corpus, which are known all."""
     images = pl.read_parquet(corpus.path / "images" / "*.parquet", columns=["subject"])
     return sorted(set(images["subject"].to_list()))
+
+
+def identity(corpus: Corpus, subject: str, settings: Settings) -> str:
+    """Name what a fold depends on."""
+    told = [corpus.info.fingerprint, subject, settings.told()]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path) -> None:
@@ -58,16 +64,17 @@ def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path) -> None
         except StopIteration as stop:
             outcome = stop.value
             break
-    found = judged(job, write_result(job, outcome), ())
+    found = judged(job, write_result(job, outcome))
     for trial in found.trials:
         for _ in judge(trial, found.models, found.plan):
             pass
     told = {
+        "identity": identity(corpus, subject, settings),
         "train_s": outcome.seconds,
         "all_s": round(time.monotonic() - begun, 1),
         "steps": len(outcome.steps),
         "images": outcome.n_images["train"],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes_of_all_so_far": peak_bytes(),
     }
     for done_with in ("state", "model"):
         shutil.rmtree(folder / done_with)
@@ -89,7 +96,11 @@ def table(folders: dict[int, list[Path]]) -> None:
                 key = (str(cell.group.task), cell.group.selection)
                 values[key].append((cell.before, cell.after))
     gains: dict[str, list[np.ndarray]] = defaultdict(list)
+    most = max(map(len, values.values()))
     for (task, selection), pairs in sorted(values.items()):
+        if len(pairs) < most:
+            print(f"{task:45} {selection:9} only {len(pairs)} of {most} seeds are there")
+            continue
         before, after = np.array(pairs).T
         gain = after - before
         gains[selection].append(gain)
@@ -131,6 +142,9 @@ def main() -> None:
             for number, subject in enumerate(subjects_of(corpus)):
                 folder = told.out / f"{corpus.path.stem}-{number:02d}-seed{seed}"
                 done = folder / "done.json"
+                name = identity(corpus, subject, settings)
+                if done.is_file() and json.loads(done.read_text()).get("identity") != name:
+                    raise SystemExit(f"{folder} is of other data or settings: another --out")
                 if not done.is_file() and not told.table:
                     fold(corpus, subject, settings, folder)
                     print(folder.name, done.read_text(), flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from phantom import write_discs, write_phantoms
 from tiny import (
     Deaf,
@@ -70,7 +71,7 @@ def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Tiny]
     corpus = write_discs(folder / "bright.corpus", 24, grey=BRIGHT)
     model = Tiny()
     full = replace(QUICK, method="full", cached=False, epochs=10, overfit_steps=0)
-    run(job(model, corpus, folder, full))
+    run(job(model, corpus, folder / "out", full))
     state = {name: value.clone() for name, value in model.network.state_dict().items()}
 
     def make(kind: type[Tiny] = Tiny) -> Tiny:
@@ -113,13 +114,21 @@ def test_a_planted_gain_is_reached_by_every_method(bright_model, dark, tmp_path,
 
 
 def test_the_model_ends_with_its_best_weights_and_without_adapters(bright_model, dark, tmp_path):
-    """What is scored last is what the best state scored, merged."""
+    """Scored again after the end, it has the score of the best state; the last one had another."""
     model = bright_model()
-    outcome, _ = run(job(model, dark, tmp_path / "out", replace(QUICK, method="lora")))
+    settings = replace(QUICK, method="lora", epochs=8, learning_rate=0.03, schedule="constant")
+    task = job(model, dark, tmp_path / "out", settings)
+    outcome, events = run(task)
+    assert not any(p.requires_grad for p in model.network.parameters())
+    scores = [event.score.dice for event in events if isinstance(event, Validated)]
+    again = replace(task, folder=tmp_path / "again", settings=replace(settings, method="decoder"))
+    steps = finetune(again, make_accelerator("cpu"))
+    anew = next(event.score.dice for event in steps if isinstance(event, Validated))
 
+    assert outcome.best_score == max(scores) > scores[-1]
+    assert abs(anew - outcome.best_score) < 1e-3
     names = set(model.network.state_dict())
     assert names == set(Tiny().network.state_dict())
-    assert not any(p.requires_grad for p in model.network.parameters())
     assert outcome.n_values < outcome.of_values
 
 
@@ -181,6 +190,56 @@ def test_one_image_under_two_subjects_is_a_leak(tmp_path, dark):
         run(task)
 
 
+def test_what_is_tested_beside_may_not_be_trained_on(tmp_path, dark):
+    """Neither the corpus itself, nor its pictures under another name."""
+    copied = write_discs(tmp_path / "copy.corpus", 18, grey=DARK, subjects=18)
+
+    for other in (dark, copied):
+        with pytest.raises(DataError, match=r"A leak: .* of .*--also other data"):
+            run(replace(job(Tiny(), dark, tmp_path / "out"), also=(other,)))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, dark):
+    """Nothing is written into it, and nothing deleted."""
+    precious = tmp_path / "out" / "log.txt"
+    precious.parent.mkdir()
+    precious.write_text("precious")
+
+    with pytest.raises(DataError, match="is not empty, and holds no training"):
+        run(job(Tiny(), dark, tmp_path / "out"))
+
+    assert precious.read_text() == "precious"
+
+
+def test_checks_that_were_interrupted_are_done_again(bright_model, dark, tmp_path):
+    """A broken trainer cannot slip in by being stopped during its checks."""
+    settings = replace(QUICK, epochs=1)
+    steps = finetune(job(WrongToken(), dark, tmp_path / "o", settings), make_accelerator("cpu"))
+    while not isinstance(next(steps), Check):
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt)
+
+    with pytest.raises(ModelError, match="The check of tokens failed"):
+        run(job(WrongToken(), dark, tmp_path / "o", settings))
+
+
+def test_mixed_precision_passes_the_checks_and_learns(bright_model, dark, tmp_path):
+    """The loss may be rounded; what is compared with evaluation is not."""
+    settings = replace(QUICK, epochs=14, precision="bf16")
+    task = job(bright_model(), dark, tmp_path / "out", settings)
+    with pytest.raises(ModelError, match="make them agree"):
+        next(finetune(task, make_accelerator("cpu")))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        steps = finetune(task, make_accelerator("cpu", "bf16"))
+        scores = [event.score.dice for event in steps if isinstance(event, Validated)]
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    assert max(scores) > 0.7
+
+
 def test_splits_of_the_corpus_are_kept(tmp_path):
     """Train, validation and test stay what the data set says."""
     split = (["train"] * 4 + ["validation"] * 1 + ["testing"] * 1) * 3
@@ -221,9 +280,10 @@ def test_images_without_a_target_are_left_out_and_counted(tmp_path, bright_model
     """What cannot be trained on has its reason."""
     corpus = write_discs(tmp_path / "c", 18, grey=DARK, empty=2)
 
-    outcome, _ = run(job(bright_model(), corpus, tmp_path / "out", replace(QUICK, epochs=1)))
+    task = job(bright_model(), corpus, tmp_path / "out", replace(QUICK, epochs=1))
+    outcome, _ = run(replace(task, division=Division(test_subjects=("s5",))))
 
-    assert sum(outcome.left_out.values()) + outcome.n_images["test"] >= 2
+    assert outcome.left_out == {"it has no target to train on": 2}
 
 
 def test_a_model_that_cannot_be_trained_says_what_it_lacks(dark, tmp_path):
@@ -232,6 +292,45 @@ def test_a_model_that_cannot_be_trained_says_what_it_lacks(dark, tmp_path):
 
     with pytest.raises(ModelError, match="reference cannot be trained: it has no network, stages"):
         run(job(reference(), dark, tmp_path / "out"))
+
+
+def test_adapters_in_what_is_trained_whole_are_refused(dark, tmp_path):
+    """One weight cannot be trained twice."""
+    settings = replace(QUICK, method="both", lora_targets=r"decoder\.0|mix\.fc.*")
+
+    with pytest.raises(ModelError, match="name layers of the encoder only"):
+        run(job(Tiny(), dark, tmp_path / "out", settings))
+
+
+@pytest.mark.parametrize("pattern", ["(", "*"])
+def test_a_broken_pattern_is_one_line(dark, tmp_path, pattern):
+    """As any other pattern that finds nothing."""
+    settings = replace(QUICK, method="lora", lora_targets=pattern)
+
+    with pytest.raises(ModelError, match="No layer has a name like"):
+        run(job(Tiny(), dark, tmp_path / "out", settings))
+
+
+def test_the_full_augmentation_learns_without_a_cache(bright_model, dark, tmp_path):
+    """Images and masks are moved together: what is learned holds for images as they are."""
+    settings = replace(QUICK, epochs=12, augmentation="full", cached=False)
+
+    outcome, _ = run(job(bright_model(), dark, tmp_path / "out", settings))
+
+    assert outcome.best_score > 0.8
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("prompts", ["points", "mixed", "clicks"])
+def test_points_are_learned(bright_model, dark, tmp_path, prompts):
+    """A model that knew boxes only finds what is clicked on, by its predicted IoU."""
+    settings = replace(
+        QUICK, epochs=30, prompts=prompts, score="predicted", rounds=1, overfit_steps=0
+    )
+
+    outcome, _ = run(job(bright_model(), dark, tmp_path / "out", settings))
+
+    assert outcome.best_score > outcome.epochs[0]["dice"] + 0.4
 
 
 def test_layers_that_do_not_exist_get_no_adapters(dark, tmp_path):
@@ -249,12 +348,13 @@ def values(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "state" / "state.safetensors")
 
 
-@pytest.mark.parametrize("stop", [1, 9, 14])
+@pytest.mark.parametrize("stop", [1, 6, 9, 18])
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
 def test_resumed_equals_uninterrupted_bit_for_bit(bright_model, dark, tmp_path, stop, how):
     """Whenever it stops, and whether it can still save, the same command ends the same."""
     settings = replace(QUICK, epochs=3, method="both")
-    whole, _ = run(job(bright_model(), dark, tmp_path / "whole", settings))
+    finished = bright_model()
+    whole, _ = run(job(finished, dark, tmp_path / "whole", settings))
     task = job(bright_model(), dark, tmp_path / "parts", settings)
     steps = finetune(task, make_accelerator("cpu"))
     for event in steps:
@@ -268,15 +368,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(bright_model, dark, tmp_path, 
     again = replace(task, model=bright_model())
     parts, events = run(again)
 
-    first = next(event.step for event in events if isinstance(event, Stepped))
-    assert first == stop + 1 if how == "interrupted" else first <= stop + 1
+    again_from = [event.step for event in events if isinstance(event, Stepped)]
+    assert not again_from or again_from[0] <= stop + 1
+    assert how == "killed" or not again_from or again_from[0] == stop + 1
+    assert (whole.best_step, whole.best_score) == (parts.best_step, parts.best_score)
     assert whole.steps == parts.steps
     assert whole.epochs == parts.epochs
     assert whole.checks == parts.checks
     a, b = values(tmp_path / "whole"), values(tmp_path / "parts")
     assert all(torch.equal(a[name], b[name]) for name in a)
+    ended = finished.network.state_dict()
     for name, value in again.model.network.state_dict().items():
-        assert torch.isfinite(value).all(), name
+        assert torch.equal(value, ended[name]), name
 
 
 def test_another_training_is_not_gone_on_with(dark, tmp_path, bright_model):

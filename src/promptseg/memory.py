@@ -22,3 +22,13 @@ def keep_freed_memory() -> bool:
         return False
     set_to = [libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
     return all(set_to)
+
+
+def peak_bytes() -> int:
+    """Tell the most memory that this process had so far; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

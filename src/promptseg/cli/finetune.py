@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptseg.cli.curve import asked_curve, show_curve
 from promptseg.cli.option import Device, Json, Weights, usable_device, words
 from promptseg.cli.training import follow_training, show_training
-from promptseg.errors import DataError, pick
+from promptseg.errors import DataError, ModelError, pick
 
 if TYPE_CHECKING:
     from promptseg.tuning.run import Job
@@ -144,6 +145,22 @@ def finetune(
             rich_help_panel=DATA,
         ),
     ] = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            help="How many cases are needed: train on so many subjects, as 2,4,8,all or "
+            "25%,50%,100%, and score each on those held out.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a curve: draws of subjects per size. (default: 3)",
+            min=1,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     unit: Annotated[
         str, typer.Option(help="class, instance or component.", rich_help_panel=DATA)
     ] = "class",
@@ -199,12 +216,15 @@ def finetune(
 
     promptseg finetune heart.corpus --method lora --prompts mixed --also pancreas.corpus --out all
 
+    promptseg finetune heart.corpus --curve 2,4,8,all --out heart-curve
+
     torchrun --nproc-per-node 2 -m promptseg finetune heart.corpus --out heart-tuned
     """
     from promptseg.corpus import open_corpus
     from promptseg.models import load_model
     from promptseg.sample import Unit
 
+    learning = asked_curve(curve, repeats, also)
     settings = _settings(
         preset,
         method=method,
@@ -233,7 +253,6 @@ def finetune(
     division = _division(test_subject or [], test_share, val_share, split_by, seed)
     where_to = usable_device(device)
     corpora = tuple(map(open_corpus, corpus))
-    others = tuple(map(open_corpus, also or []))
     accelerator = _accelerator(where_to, settings)
     job = _job(
         corpora=corpora,
@@ -243,11 +262,15 @@ def finetune(
         settings=settings,
         division=division,
         folder=out,
+        also=tuple(map(open_corpus, also or [])),
     )
+    check_base(job)
+    if learning is not None:
+        raise typer.Exit(show_curve(job, learning, accelerator, as_json=as_json))
     outcome = follow_training(job, accelerator)
     code = 0
     if accelerator.is_main_process:
-        code = show_training(job, outcome, others, weights=weights, as_json=as_json)
+        code = show_training(job, outcome, weights=weights, as_json=as_json)
     accelerator.end_training()
     raise typer.Exit(code)
 
@@ -314,6 +337,17 @@ def _accelerator(device: str, settings: "Settings") -> Any:
     from promptseg.tuning.run import make_accelerator
 
     return make_accelerator(device, settings.precision)
+
+
+def check_base(job: "Job") -> None:
+    """Refuse a word that names one object: it could not be had again as it was, to compare with."""
+    from promptseg.models import load_model
+
+    if ":" in job.asked and load_model(job.asked) is job.model:
+        raise ModelError(
+            f"{job.asked} names one object, which training changes: let it name a function that "
+            "makes the model."
+        )
 
 
 def _job(**given: Any) -> "Job":

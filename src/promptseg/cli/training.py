@@ -1,7 +1,7 @@
 """What `promptseg finetune` shows: the training behind bars, then what it gained."""
 
-from collections.abc import Generator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from promptseg.terminal import (
 )
 
 if TYPE_CHECKING:
-    from promptseg.corpus import Corpus
     from promptseg.tuning.outcome import Outcome
     from promptseg.tuning.run import Begun, Happened, Job
     from promptseg.tuning.state import Progressed
@@ -51,9 +50,10 @@ def _follow(
     quiet: bool,
 ) -> "Outcome":
     from promptseg.tuning.board import Board
+    from promptseg.tuning.run import Begun
 
-    board = nullcontext() if quiet else Board(job.folder / "log", before)
-    with progress("", quiet=quiet) as bar, board as log:
+    with ExitStack() as stack:
+        bar, log = stack.enter_context(progress("", quiet=quiet)), None
         shown = _Bar(bar, job.settings.score, 0 if before is None else before.step, quiet)
         while True:
             try:
@@ -62,6 +62,8 @@ def _follow(
                 outcome: Outcome = stop.value
                 return outcome
             shown.show(happened)
+            if isinstance(happened, Begun) and not quiet:
+                log = stack.enter_context(Board(job.folder / "log", before))
             if log is not None:
                 log.add(happened, shown.step)
 
@@ -113,6 +115,8 @@ class _Bar:
 
 def begun(event: "Begun") -> str:
     """Tell who is trained on, and how much of the network is trained."""
+    from promptseg.tuning.split import n_on_both_sides
+
     split = event.split
     unit = f"{split.division.by}s"
     counts = ", ".join(
@@ -120,6 +124,11 @@ def begun(event: "Begun") -> str:
         for role in ("train", "val", "test")
     )
     share = event.chosen.n_values / event.n_values
+    if shared := n_on_both_sides(split):
+        counts += (
+            f" (WARNING: {shared} subjects have images in two of these: what is scored is not "
+            "unseen)"
+        )
     return (
         f"{counts}; {split.source}. {event.chosen.n_values:,} of {event.n_values:,} parameters are "
         f"trained ({share:.0%})."
@@ -129,7 +138,6 @@ def begun(event: "Begun") -> str:
 def show_training(
     job: "Job",
     outcome: "Outcome",
-    also: "Sequence[Corpus]",
     *,
     weights: Path | None,
     as_json: bool,
@@ -141,14 +149,17 @@ def show_training(
     from promptseg.tuning.result import write_result
 
     made = write_result(job, outcome)
-    found = judged(job, made, also, weights=weights)
+    found = judged(job, made, weights=weights)
     for trial in found.trials:
         images = trial.folder.run.n_images * len(found.models)
         follow_evaluation(judge(trial, found.models, found.plan), images)
     folders = [trial.folder for trial in found.trials]
-    page = write_page(job.folder, folders)
     if as_json:
         print_json(outcome)
     err.print(f"Model: {made} (promptseg evaluate CORPUS --model {made})", soft_wrap=True)
-    err.print(f"Before and after, for any browser: {page.resolve()}", soft_wrap=True)
+    if folders:
+        page = write_page(job.folder, folders)
+        err.print(f"Before and after, for any browser: {page.resolve()}", soft_wrap=True)
+    else:
+        err.print("Nobody was held out, and no --also given: there is no before and after.")
     return EXIT_FAILED_SAMPLES if any(map(failures, folders)) else EXIT_DONE

@@ -1,6 +1,5 @@
 """TensorBoard's files of a training: loss and DICE as they come."""
 
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +16,8 @@ class Board:
     def __init__(self, folder: Path, before: Progressed | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        shutil.rmtree(folder, ignore_errors=True)  # a state may be older than the last file
+        for file in folder.glob("events.out.tfevents.*"):  # a state may be older than the last
+            file.unlink(missing_ok=True)
         self._writer: Any = SummaryWriter(str(folder))
         if before is not None:
             for step, values in enumerate(before.steps, start=1):

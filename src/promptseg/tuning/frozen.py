@@ -109,9 +109,16 @@ def room_for(frozen: Frozen, image: UInt8[np.ndarray, "h w 3"], count: int) -> i
     """Tell how many bytes `count` outputs take; raises DataError where the disk has no room."""
     assert frozen.folder is not None
     each = frozen.make(image).numel() * np.dtype(frozen.dtype).itemsize
-    frozen.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        frozen.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write to the cache {frozen.folder}: {error.strerror}. Set PROMPTSEG_CACHE to "
+            "a folder that you may write to, or train without (--no-cache)."
+        ) from error
     free = shutil.disk_usage(frozen.folder).free
-    if each * count > free:
+    there = sum(file.stat().st_size for file in frozen.folder.glob("*/*.npy"))
+    if each * count > free + there:  # what is there may be what is needed
         raise DataError(
             f"The embeddings of this training take {each * count / 1e9:.1f} GB, and "
             f"{frozen.folder} has {free / 1e9:.1f} GB left. Augment less (--augment none), choose "

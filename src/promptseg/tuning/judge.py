@@ -88,7 +88,7 @@ class Judged:
     trials: list[Trial]
 
 
-def judged(job: Job, made: Path, also: Sequence[Corpus], *, weights: Path | None = None) -> Judged:
+def judged(job: Job, made: Path, *, weights: Path | None = None) -> Judged:
     """Set out what has to be scored: the base, loaded anew, and the model that was made of it.
 
     `weights` is the file that the base's weights came from, if not its own.
@@ -98,7 +98,7 @@ def judged(job: Job, made: Path, also: Sequence[Corpus], *, weights: Path | None
     models = {job.asked: base, str(made): _made(made, job, device)}
     plan = plan_of(job.settings, base)
     split = split_corpora(job.corpora, job.division)
-    held_out = held_out_of(job.corpora, split, also)
+    held_out = held_out_of(job.corpora, split, job.also)
     made_of = trials(held_out, models, plan, job.folder / "before-after", device=device)
     return Judged(models, plan, made_of)
 

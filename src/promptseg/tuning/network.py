@@ -1,7 +1,8 @@
 """Which parameters are trained: chosen, adapters put in, all others frozen; and taken out again."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,11 @@ def choose_parameters(model: Trainable, settings: Settings) -> Chosen:
     if settings.uses_lora:
         names += _with_adapters(model.network, settings)
     chosen = set(names)
+    if gone := chosen - {name for name, _ in model.network.named_parameters()}:
+        raise ModelError(
+            f"--lora-targets {settings.lora_targets!r} puts adapters where --method "
+            f"{settings.method} trains all weights ({min(gone)}): name layers of the encoder only."
+        )
     if not chosen:
         raise ModelError(f"{model.name} has no parameter that --method {settings.method} trains.")
     n_values = 0
@@ -95,7 +101,7 @@ def _with_adapters(network: nn.Module, settings: Settings) -> list[str]:
         torch.manual_seed(settings.seed)
         try:
             inject_adapter_in_model(config, network, adapter_name=ADAPTER)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise ModelError(
                 f"No layer has a name like --lora-targets {settings.lora_targets!r}: give a "
                 f"regular expression of whole names, as {_linear(network)}."
@@ -161,8 +167,15 @@ def rate_at(step: int, n_steps: int, settings: Settings) -> float:
     return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def gradients(network: nn.Module, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the gradients of chosen parameters, those without one as zeros."""
+def gradients(network: nn.Module, names: Sequence[str]) -> list[Tensor]:
+    """Give the gradients of chosen parameters; one that was not reached has one of zeros.
+
+    So that the optimiser treats it alike, however many processes there are.
+    """
+    found: list[Tensor] = []
     for name in names:
         parameter = network.get_parameter(name)
-        yield name, torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        found.append(parameter.grad)
+    return found

@@ -53,6 +53,14 @@ def _training_data(outcome: Outcome) -> str:
     return f"{names}: {outcome.n_targets['train']} targets in {images} images"
 
 
+def _shown(where: str | None) -> str | None:
+    """Give the condition of a training, unless it may name patients."""
+    names = ("subject", "image_id", "source", "volume_id", "target_id")
+    if where is not None and any(name in where.lower() for name in names):
+        return "(a condition that may name patients)"
+    return where
+
+
 def _told(outcome: Outcome) -> dict[str, Any]:
     """Give what the model's card says of the training; subjects are counted only."""
     splits: dict[str, Any] = {
@@ -72,6 +80,6 @@ def _told(outcome: Outcome) -> dict[str, Any]:
     return {
         "data": outcome.datasets,
         "splits": {"source": outcome.split_source, **splits},
-        "settings": outcome.settings,
+        "settings": outcome.settings | {"where": _shown(outcome.settings["where"])},
         "scores": scores,
     }

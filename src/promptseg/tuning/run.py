@@ -1,7 +1,5 @@
 """Fine-tune a model on corpora: from the split to the trained network, step by step."""
 
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -13,6 +11,7 @@ from typing import Any
 
 from promptseg.corpus import Corpus
 from promptseg.errors import DataError, ModelError
+from promptseg.memory import peak_bytes
 from promptseg.subset import Choice, choose_subset
 from promptseg.tuning.frozen import Frozen, frozen_stages, room_for
 from promptseg.tuning.items import VARIANTS, Item, Items, Source, gather
@@ -23,9 +22,9 @@ from promptseg.tuning.network import (
     trainable,
     without_adapters,
 )
-from promptseg.tuning.outcome import Outcome
+from promptseg.tuning.outcome import FILE, Outcome
 from promptseg.tuning.settings import Precision, Settings
-from promptseg.tuning.split import ROLES, Division, Split, split_corpora
+from promptseg.tuning.split import ROLES, Division, Split, check_apart, split_corpora
 from promptseg.tuning.training import Event, Training, identity_of, train
 
 RECORDED = ("promptseg", "torch", "transformers", "accelerate", "peft", "numpy")
@@ -65,6 +64,7 @@ class Job:
     settings: Settings
     division: Division
     folder: Path
+    also: tuple[Corpus, ...] = ()  # scored before and after as well: what was forgotten
 
 
 def make_accelerator(device: str, precision: Precision = "no") -> Any:
@@ -107,7 +107,14 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     """
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     model, base_hash = trainable(job.model), job.model.weights_hash
+    _check_folder(job.folder)
+    if accelerator.mixed_precision != job.settings.precision:
+        raise ModelError(
+            f"The settings ask for precision {job.settings.precision}, and the process was started "
+            f"with {accelerator.mixed_precision}: make them agree (--precision)."
+        )
     split = split_corpora(job.corpora, job.division)
+    check_apart(split, job.also)
     identity = identity_of(model, job.settings, split, job.corpora, str(accelerator.device))
     n_values = sum(value.numel() for value in model.network.parameters())
     chosen = choose_parameters(model, job.settings)
@@ -137,6 +144,16 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
         parameter.requires_grad_(False)
     clock = Clock(started, time.monotonic() - begun)
     return _outcome(job, split, training, Sizes(n_values, kept), base_hash, clock)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a training."""
+    try:
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise DataError(f"Cannot use {folder}: {error.strerror}. Give another --out.") from error
+    if there and not there & {"state", FILE, "curve", "log"}:
+        raise DataError(f"{folder} is not empty, and holds no training. Give another --out.")
 
 
 def _gather(
@@ -209,7 +226,6 @@ def _outcome(
 ) -> Outcome:
     items, done = training.items, training.done
     datasets = {str(d): d for corpus in job.corpora for d in corpus.info.datasets}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Outcome(
         name=job.name,
         base=job.model.name,
@@ -235,7 +251,7 @@ def _outcome(
         best_step=done.best_step if items.of_role["val"] else done.step,
         best_score=done.best_score if items.of_role["val"] else None,
         seconds=round(clock.seconds, 1),
-        peak_bytes=peak * (1 if sys.platform == "darwin" else 1024),
+        peak_bytes=peak_bytes(),
         cache_bytes=sizes.cache_bytes,
         device=str(training.accelerator.device),
         processes=training.accelerator.num_processes,

@@ -17,6 +17,7 @@ WORDS: Mapping[str, Role] = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "held-out", "holdout"), "test"),
 }
+OWN = "the corpus's own split"
 Owner = tuple[str, str]  # (dataset, subject), or (dataset, image_id) where images are split
 
 
@@ -26,6 +27,10 @@ class Division:
 
     A `val_share` of 0 trains without subjects that choose the best state: the last one counts. A
     `test_share` of 0 holds nobody out: for what is tested on other corpora.
+
+    `train_subjects` trains on so many only. They are drawn by `draw`, spread over the datasets in
+    proportion; those of a smaller number are among those of a larger one of the same draw, and
+    validation and test subjects are the same for all.
     """
 
     test_subjects: tuple[str, ...] = ()  # `subject`, or `dataset/subject`; else drawn
@@ -33,6 +38,8 @@ class Division:
     val_share: float = 0.15
     by: Literal["subject", "image"] = "subject"
     seed: int = 0
+    train_subjects: int | None = None  # None: all that are left
+    draw: int = 0
 
     def leaves_out(self, role: Role) -> bool:
         """Tell whether a role is meant to be empty."""
@@ -50,6 +57,7 @@ class Image:
     owner: Owner
     sha256: str
     split: str | None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +87,18 @@ def split_corpora(corpora: Sequence[Corpus], division: Division) -> Split:
     Raises
     ------
     DataError
-        Subjects are unknown, a role is left empty, a named subject is not there, or a subject or
-        an image would be in two splits.
+        Subjects are unknown, a role is left empty, a named subject is not there, a subject or an
+        image would be in two splits, or fewer subjects are left to train on than were asked for.
     """
     images = [image for number, c in enumerate(corpora) for image in _images(number, c, division)]
     if not division.test_subjects and any(image.split for image in images):
         given = _given(images, division)
-        return _checked(Split(division, "the corpus's own split", given), division)
+        split = _checked(Split(division, OWN, given), division)
+        return _fewer(split, division)
     roles = _drawn(images, division)
     named = "subjects named" if division.test_subjects else "drawn"
     source = f"{named}, by {division.by}, seed {division.seed}"
-    return _checked(Split(division, source, _by_role(images, roles)), division)
+    return _fewer(_checked(Split(division, source, _by_role(images, roles)), division), division)
 
 
 def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
@@ -106,7 +115,7 @@ def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
         )
     for image_id, dataset, subject, sha256, split in rows.iter_rows():
         owner = (dataset, image_id if division.by == "image" else subject)
-        yield Image(number, image_id, owner, sha256, split)
+        yield Image(number, image_id, owner, sha256, split, subject)
 
 
 def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Image, ...]]:
@@ -176,7 +185,7 @@ def _by_dataset(images: Iterable[Image]) -> dict[str, list[Owner]]:
     return {dataset: sorted(found) for dataset, found in sorted(owners.items())}
 
 
-def _shuffled(owners: Sequence[Owner], seed: int) -> list[Owner]:
+def _shuffled(owners: Sequence[Owner], seed: int | str) -> list[Owner]:
     """Order subjects by a draw of their own, which no other subject changes."""
 
     def lot(owner: Owner) -> bytes:
@@ -204,6 +213,11 @@ def _checked(split: Split, division: Division) -> Split:
                     )
     count = len({image.owner for role in ROLES for image in split.images[role]})
     for role, images in split.images.items():
+        if not images and split.source == OWN and not division.leaves_out(role):
+            raise DataError(
+                f"The corpus's own split has no {role} images. Name those to hold out by "
+                "--test-subject, which divides all subjects anew."
+            )
         if not images and not division.leaves_out(role):
             raise DataError(
                 f"The {role} split is empty: {count} {division.by}{'s' * (count != 1)} cannot give "
@@ -211,6 +225,60 @@ def _checked(split: Split, division: Division) -> Split:
                 "check --subject-pattern."
             )
     return split
+
+
+def _fewer(split: Split, division: Division) -> Split:
+    """Leave so many subjects to train on as were asked for."""
+    number, every = division.train_subjects, len(split.owners("train"))
+    if number is None:
+        return split
+    if not 1 <= number <= every:
+        raise DataError(
+            f"Cannot train on {number} {division.by}{'s' * (number != 1)}: there are {every} to "
+            f"train on. Ask for 1 to {every}, or for all."
+        )
+    kept = set(_in_turn(split.images["train"], f"{division.seed}/{division.draw}")[:number])
+    images = {**split.images, "train": tuple(i for i in split.images["train"] if i.owner in kept)}
+    source = f"{split.source}; {number} of {every} to train on, draw {division.draw}"
+    return Split(division, source, images)
+
+
+def _in_turn(images: Iterable[Image], seed: str) -> list[Owner]:
+    """Order subjects so that the first of them are spread over datasets in proportion."""
+    places: dict[Owner, float] = {}
+    for subjects in _by_dataset(images).values():
+        order = _shuffled(subjects, seed)
+        places |= {owner: (rank + 0.5) / len(order) for rank, owner in enumerate(order)}
+    return sorted(_shuffled(list(places), seed), key=places.__getitem__)
+
+
+def check_apart(split: Split, also: Sequence[Corpus]) -> None:
+    """Refuse corpora for tests that hold a subject or an image that is trained on or chooses.
+
+    Raises DataError. Of unknown subjects only the images can be compared.
+    """
+    seen = [image for role in ROLES[:2] for image in split.images[role]]
+    known = {(image.owner[0], image.subject) for image in seen if image.subject is not None}
+    hashes = {image.sha256 for image in [*seen, *split.images["test"]]}
+    for corpus in also:
+        for image in _images(0, corpus, Division(by="image")):
+            if (image.owner[0], image.subject) in known or image.sha256 in hashes:
+                raise DataError(
+                    f"A leak: {image.image_id} of {corpus.path}, on which both models were to be "
+                    "scored as unseen, is of a subject that is trained on, or is in this training "
+                    "already. Give --also other data."
+                )
+            hashes.add(image.sha256)
+
+
+def n_on_both_sides(split: Split) -> int:
+    """Count the known subjects that have images in two roles, where images are split."""
+    roles: dict[tuple[str, str], set[Role]] = defaultdict(set)
+    for role in ROLES:
+        for image in split.images[role]:
+            if image.subject is not None:
+                roles[image.owner[0], image.subject].add(role)
+    return sum(len(found) > 1 for found in roles.values())
 
 
 def _told(image: Image, what: str) -> str:

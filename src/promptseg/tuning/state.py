@@ -117,14 +117,14 @@ def load_state(
     tensors, metadata = _read(path)
     try:
         told = json.loads(metadata["progress"])
+        if told.pop("identity") != identity:
+            raise DataError(
+                f"{folder} holds a training of other settings, data or weights, or on another kind "
+                "of device or torch. Give another --out, or delete it to start again."
+            )
         values = {name: tensors[f"value/{name}"] for name in names}
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
-    if told.pop("identity") != identity:
-        raise DataError(
-            f"{folder} holds a training of other settings, data or weights. Give another --out, or "
-            "delete it to start again."
-        )
     set_values(network, values)
     for name in names:
         parameter = network.get_parameter(name)

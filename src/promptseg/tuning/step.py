@@ -72,17 +72,15 @@ class Stepper:
 
     def _shared(self, sums: Tensor) -> tuple[Tensor, float]:
         """Add sums and gradients over all processes, and measure the gradient's length."""
-        pairs = list(gradients(self.model.network, self.names))
-        flat = torch.cat([grad.flatten() for _, grad in pairs])
+        found = gradients(self.model.network, self.names)
         if self.accelerator.num_processes > 1:
+            flat = torch.cat([grad.flatten() for grad in found])
             flat = self.accelerator.reduce(flat, reduction="sum")
             sums = self.accelerator.reduce(sums.to(flat.device), reduction="sum").cpu()
-            start = 0
-            for name, grad in pairs:
-                piece = flat[start : start + grad.numel()].view_as(grad)
-                self.model.network.get_parameter(name).grad = piece.clone()
-                start += grad.numel()
-        return sums, float(torch.linalg.vector_norm(flat))
+            for grad, piece in zip(found, flat.split([g.numel() for g in found]), strict=True):
+                grad.copy_(piece.view_as(grad))
+        lengths = [torch.linalg.vector_norm(grad) for grad in found]
+        return sums, float(torch.linalg.vector_norm(torch.stack(lengths)))
 
     def image(self, item: Item, epoch: int) -> Loss:
         """Give the loss of one image in one epoch; what is random depends on these alone."""

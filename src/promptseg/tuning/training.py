@@ -78,6 +78,12 @@ class Training:
         due = epoch % self.settings.val_every == 0 or epoch == self.settings.epochs
         return due and bool(self.items.of_role["val"])
 
+    def owes_validation(self) -> bool:
+        """Tell whether an epoch is done that was not scored."""
+        epoch, rest = divmod(self.done.step, self.per_epoch)
+        scored = any(line["epoch"] == epoch for line in self.done.epochs)
+        return rest == 0 and epoch > 0 and self.is_validated(epoch) and not scored
+
     def stepper(self) -> Stepper:
         """Make what computes gradients."""
         names = self.chosen.names
@@ -134,11 +140,17 @@ def train(training: Training) -> Iterator[Event]:
     names, network = training.chosen.names, training.model.network
     before = load_state(training.folder, network, names, optimizer, training.identity)
     if before is None:
-        yield from _guarded(training, optimizer, _first(training))
+        yield from _guarded(training, _first(training))
         _save(training, optimizer)
     else:
         training.done = before
-    yield from _guarded(training, optimizer, _steps(training, optimizer))
+    try:
+        yield from _guarded(training, _steps(training, optimizer))
+    except KeyboardInterrupt:
+        if not training.moving:  # else the last state stands
+            _save(training, optimizer)
+        raise
+    training.accelerator.wait_for_everyone()  # the best state is written by one of them
     if training.items.of_role["val"]:
         load_best(training.folder, network)
 
@@ -154,16 +166,10 @@ def _first(training: Training) -> Iterator[Event]:
         yield _validated(training, 0)
 
 
-def _guarded(
-    training: Training, optimizer: torch.optim.Optimizer, work: Iterator[Event]
-) -> Iterator[Event]:
+def _guarded(training: Training, work: Iterator[Event]) -> Iterator[Event]:
     """Do some work; what stops it is told in one line."""
     try:
         yield from work
-    except KeyboardInterrupt:
-        if not training.moving:  # else the last state stands
-            _save(training, optimizer)
-        raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(training) from error
     except RuntimeError as error:
@@ -183,6 +189,9 @@ def _out_of_memory(training: Training) -> ModelError:
 def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
     stepper, per_epoch, done = training.stepper(), training.per_epoch, training.done
     train_items, saved = training.items.of_role["train"], time.monotonic()
+    if training.owes_validation():  # it was stopped between the last step of an epoch and its score
+        yield _validated(training, done.step // per_epoch)
+        _save(training, optimizer)
     for epoch in range(done.step // per_epoch, training.settings.epochs):
         for number, batch in enumerate(batches(train_items, epoch, training.settings)):
             if epoch * per_epoch + number < done.step:
@@ -220,9 +229,9 @@ def _validated(training: Training, epoch: int) -> Validated:
     done, score = training.done, training.score()
     best = score.dice > done.best_score
     if best:
-        done.best_score, done.best_step = score.dice, done.step
         if training.accelerator.is_main_process:
             save_best(training.folder, training.model.network, training.chosen.names)
+        done.best_score, done.best_step = score.dice, done.step
     told = {"epoch": epoch, "step": done.step, "dice": score.dice, "tasks": dict(score.tasks)}
     done.epochs.append(told)
     return Validated(epoch, training.settings.epochs, score, best)
@@ -232,4 +241,3 @@ def _save(training: Training, optimizer: torch.optim.Optimizer) -> None:
     if training.accelerator.is_main_process:
         network, names = training.model.network, training.chosen.names
         save_state(training.folder, network, names, optimizer, training.done, training.identity)
-    training.accelerator.wait_for_everyone()
