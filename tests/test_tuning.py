@@ -211,6 +211,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, dark):
     assert precious.read_text() == "precious"
 
 
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_a_file_in_the_way_is_one_line(tmp_path, dark, below):
+    """Before anything is encoded."""
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(DataError, match="Give another --out"):
+        run(job(Tiny(), dark, tmp_path / "file" / below))
+
+
 def test_checks_that_were_interrupted_are_done_again(bright_model, dark, tmp_path):
     """A broken trainer cannot slip in by being stopped during its checks."""
     settings = replace(QUICK, epochs=1)

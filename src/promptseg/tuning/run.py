@@ -1,5 +1,6 @@
 """Fine-tune a model on corpora: from the split to the trained network, step by step."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -147,7 +148,12 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than a training."""
+    """Refuse a folder that cannot be written, or holds something else than a training."""
+    nearest = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise DataError(
+            f"Cannot write {folder}: {nearest} is no folder to write to. Give another --out."
+        )
     try:
         there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
