@@ -11,9 +11,8 @@ from promptseg.report import words
 from promptseg.report.facts import account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
 from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
+from promptseg.report.template import HERE, template
 from promptseg.report.view import by_task, combinations, comparisons, figure, under_jitter
-
-HERE = Path(__file__).parent
 
 
 def write_report(
@@ -32,34 +31,15 @@ def write_report(
 
 def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     """Render the report of a pool."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     rows, means = task_rows(pooled), mean_rows(pooled)
     best = leads(means)
     name = words.naming(rows)
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
     n_exact = sum(group.jitter is None for group in scored)
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "fraction": words.fraction,
-        "distance": words.distance,
-        "percent": words.percent,
-        "count": words.count,
-        "interval": words.interval,
-        "marked": words.marked,
-        "plural": words.plural,
-        "subjects": words.subjects,
-    }
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
-    return environment.get_template("report.html.jinja").render(
+    return template(HERE / "report.html.jinja").render(
         title=_title(pooled),
         headlines=words.headlines(pooled, rows, best),
         warnings=list(words.warnings(pooled.runs)),

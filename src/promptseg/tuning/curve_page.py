@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from promptseg.parquet import write_atomically
-from promptseg.report import page as report_page
-from promptseg.report import words
+from promptseg.report.template import template
 from promptseg.report.words import fraction, plural
 from promptseg.stats import FEW, FEWEST
 from promptseg.tuning.curve import Learned
@@ -231,23 +230,12 @@ def _apart(curve: Curve, across: Callable[[float], float]) -> tuple[int, ...]:
 
 def render(found: Learned) -> str:
     """Render the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader([HERE, report_page.HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "fraction": fraction,
+    filters: dict[str, Callable[..., str]] = {
         "signed": signed,
-        "plural": words.plural,
         "spread": spread,
         "signed_spread": signed_spread,
     }
-    return environment.get_template("curve.html.jinja").render(
+    return template(HERE / "curve.html.jinja", **filters).render(
         title=f"{found.name}: how many cases are needed",
         found=found,
         curve=found.curve,

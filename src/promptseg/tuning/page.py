@@ -1,17 +1,18 @@
 """The before/after report of a fine-tuning: one HTML file that needs nothing else."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from promptseg.corpus import Corpus
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
-from promptseg.report import page as report_page
 from promptseg.report import words
 from promptseg.report.facts import account
 from promptseg.report.gallery import find_corpus
 from promptseg.report.table import pool, task_rows
+from promptseg.report.template import template
 from promptseg.report.words import naming
 from promptseg.tuning import page_words as told
 from promptseg.tuning.outcome import read_outcome
@@ -22,6 +23,12 @@ from promptseg.tuning.page_view import as_csv, blocks, curves, slopes
 
 HERE = Path(__file__).parent
 REPORT = "report.html"
+OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    "signed": told.signed,
+    "span": told.span,
+    "tested": told.tested,
+    "changes": told.differences,
+}
 
 
 def write_page(
@@ -56,35 +63,12 @@ def write_page(
 
 def render(story: Story, corpora: Mapping[str, Corpus]) -> str:
     """Render the report of a training."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     own, found = story.outcome, story.comparison
     rows = [row for row in task_rows(pool(story.runs)) if row.group.model in (own.base, own.name)]
-    environment = Environment(
-        loader=FileSystemLoader([HERE, report_page.HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "fraction": words.fraction,
-        "distance": words.distance,  # those of the report's templates are needed to load them
-        "percent": words.percent,
-        "interval": words.interval,
-        "marked": words.marked,
-        "count": words.count,
-        "plural": words.plural,
-        "subjects": words.subjects,
-        "signed": told.signed,
-        "span": told.span,
-        "tested": told.tested,
-        "changes": told.differences,
-    }
     corpora_found = [find_corpus(folder.run, corpora) for folder in story.runs]
     known = [item if isinstance(item, Corpus) else None for item in corpora_found]
     scored = story.records.filter(story.records["model"].is_in([own.base, own.name]))
-    return environment.get_template("page.html.jinja").render(
+    return template(HERE / "page.html.jinja", **OWN_FILTERS).render(
         title=told.title(story),
         own=own,
         trained_from=told.trained_from(story),

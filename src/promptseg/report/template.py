@@ -1,0 +1,37 @@
+"""How pages are made of templates: all is escaped, and a name that is missing is an error."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.report import words
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+HERE = Path(__file__).parent  # with the templates of the parts that pages share
+FILTERS: dict[str, Callable[..., Any]] = {
+    "fraction": words.fraction,
+    "distance": words.distance,
+    "percent": words.percent,
+    "count": words.count,
+    "interval": words.interval,
+    "marked": words.marked,
+    "plural": words.plural,
+    "subjects": words.subjects,
+}
+
+
+def template(path: Path, **filters: Callable[..., Any]) -> "Template":
+    """Load a template, which has filters of its own and finds others beside the report's."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([path.parent, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS | filters
+    return environment.get_template(path.name)
