@@ -27,7 +27,7 @@ from tiny import (
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
 from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
-from promptseg.tuning.settings import PRESETS, Settings, changed
+from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
 from promptseg.tuning.training import Stepped, Validated
 
@@ -521,6 +521,10 @@ NO_SENSE = [
     ({"score": "oracle"}, "oracle looks at the answer"),
     ({"tokens": "multimask"}, "single score needs"),
     ({"score": "predicted", "iou_weight": 0.0}, "predicted IoU trained"),
+    ({"rounds": 3}, "--rounds does nothing without --prompts clicks"),
+    ({"lora_rank": 4}, "--lora-rank does nothing without --method lora or both"),
+    ({"cached": False, "cache_dtype": "float32"}, "--cache-dtype does nothing"),
+    ({"prompts": "points", "jitter": OF_BOXES}, "--jitter does nothing"),
 ]
 
 

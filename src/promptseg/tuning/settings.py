@@ -1,6 +1,6 @@
 """What a fine-tuning is: its method, prompts, optimiser and splits, as one value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -152,9 +152,28 @@ PRESETS: Mapping[str, Settings] = {
 }
 
 
+# what a setting needs to have any effect
+NEEDED: Mapping[str, tuple[str, Callable[[Settings], bool]]] = {
+    "rounds": ("--prompts clicks", lambda s: s.prompts == "clicks"),
+    "jitter": ("prompts with boxes", lambda s: "box" in s.kinds),
+    "lora_rank": ("--method lora or both", lambda s: s.uses_lora),
+    "lora_alpha": ("--method lora or both", lambda s: s.uses_lora),
+    "lora_targets": ("--method lora or both", lambda s: s.uses_lora),
+    "cache_dtype": ("a cache", lambda s: s.cached),
+}
+
+
 def changed(settings: Settings, **given: Any) -> Settings:
-    """Replace what was given (not None); raises DataError where it does not go together."""
+    """Replace what was given (not None).
+
+    Raises DataError where settings do not go together, or one that was given has no effect.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
     try:
-        return replace(settings, **{k: v for k, v in given.items() if v is not None})
+        found = replace(settings, **asked)
     except ValueError as error:
         raise DataError(f"These settings do not go together: {error}.") from error
+    for name, (needs, holds) in NEEDED.items():
+        if name in asked and not holds(found):
+            raise DataError(f"--{name.replace('_', '-')} does nothing without {needs}.")
+    return found
