@@ -124,6 +124,11 @@ def main() -> None:
     parser.add_argument("--preset", default="promptseg")
     parser.add_argument("--method", default="decoder")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--min-steps", type=int)
+    parser.add_argument("--augment", dest="augmentation")
+    parser.add_argument("--tokens")
+    parser.add_argument("--lora-targets")
+    parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     told = parser.parse_args()
@@ -135,6 +140,11 @@ def main() -> None:
             PRESETS[told.preset],
             method=told.method,
             epochs=told.epochs,
+            min_steps=told.min_steps,
+            augmentation=told.augmentation,
+            tokens=told.tokens,
+            lora_targets=told.lora_targets,
+            learning_rate=told.learning_rate,
             seed=seed,
             overfit_steps=0 if seed else None,  # the data do not change with the seed
         )

@@ -18,6 +18,7 @@ import polars as pl
 from heldout import biomedparse, by_patient, held_out
 from shippable import microscopy, shippable, unlabelled
 from source import Source
+from totalseg import totalsegmentator
 
 from promptseg.corpus import open_corpus
 from promptseg.curation import curate
@@ -29,6 +30,7 @@ def sources() -> Iterator[Source]:
     """List all data sets, those of A first."""
     yield from microscopy()
     yield from shippable()
+    yield from totalsegmentator()
     yield from unlabelled()
     yield from by_patient()
     yield from held_out()

@@ -166,7 +166,7 @@ def thinned(folder: Path, raw: Path, *, stacks: Sequence[Stack]) -> None:
         affine, voxels = _volume(folder / stack.image)
         masks = {name: _mask(folder, name, stack, affine) for name in stack.masks}
         axis = PLANES[stack.plane]
-        kept = _spread(list(masks.values()), axis, stack)
+        kept = _spread(list(masks.values()) or [_middle(voxels.shape, axis)], axis, stack)
         shown = _windowed(voxels, stack.window) if stack.window else voxels
         _write_volume(np.take(shown, kept, axis), affine, raw / "images" / f"{stack.name}.nii.gz")
         for name, mask in masks.items():
@@ -185,13 +185,24 @@ def _mask(
 
 
 def _spread(masks: Sequence[UInt8[np.ndarray, "i j k"]], axis: int, stack: Stack) -> list[int]:
-    """Choose slices that show an object: the middles of n equal parts of them, or all."""
+    """Choose slices that show an object: the middles of n equal parts of them, or all.
+
+    Without masks: of the middle four fifths of the volume.
+    """
     across = tuple(other for other in range(3) if other != axis)
     drawn = np.flatnonzero(np.any([mask.any(axis=across) for mask in masks], axis=0))
     if stack.mirrored:
         drawn = drawn[: (len(drawn) + 1) // 2]
     n = min(stack.n_slices, len(drawn))
     return [int(drawn[(2 * i + 1) * len(drawn) // (2 * n)]) for i in range(n)]
+
+
+def _middle(shape: tuple[int, ...], axis: int) -> UInt8[np.ndarray, "i j k"]:
+    """Draw on all slices but the first and the last tenth."""
+    drawn = np.zeros(shape, dtype=np.uint8)
+    margin = shape[axis] // 10
+    np.moveaxis(drawn, axis, 0)[margin : shape[axis] - margin] = 1
+    return drawn
 
 
 def _volume(path: Path) -> tuple[Float[np.ndarray, "4 4"], Shaped[np.ndarray, "i j k"]]:

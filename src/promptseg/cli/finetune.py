@@ -47,7 +47,7 @@ def finetune(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="box, points, mixed (both), or clicks (corrected round by round). (default: box)",
+            help="box, points, mixed (both), or clicks (mixed, and corrected). (default: box)",
             rich_help_panel=PROMPTS,
         ),
     ] = None,
@@ -60,7 +60,11 @@ def finetune(
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(help="Of clicks: corrections per target.", min=1, rich_help_panel=PROMPTS),
+        typer.Option(
+            help="Of clicks: corrections per target at most. (default: 2)",
+            min=1,
+            rich_help_panel=PROMPTS,
+        ),
     ] = None,
     max_targets: Annotated[
         int | None,
@@ -164,7 +168,17 @@ def finetune(
     unit: Annotated[
         str, typer.Option(help="class, instance or component.", rich_help_panel=DATA)
     ] = "class",
-    epochs: Annotated[int | None, typer.Option(min=1, rich_help_panel=OPTIMISER)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="(default: 20)", min=1, rich_help_panel=OPTIMISER)
+    ] = None,
+    min_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Of few images: as many times the epochs as give so many steps.",
+            min=0,
+            rich_help_panel=OPTIMISER,
+        ),
+    ] = None,
     val_every: Annotated[
         int | None,
         typer.Option(help="Epochs between validations.", min=1, rich_help_panel=OPTIMISER),
@@ -240,6 +254,7 @@ def finetune(
         where=where,
         unit=pick(words(Unit), unit, "unit"),
         epochs=epochs,
+        min_steps=min_steps,
         val_every=val_every,
         learning_rate=learning_rate,
         batch_size=batch_size,

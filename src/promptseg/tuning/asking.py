@@ -37,16 +37,12 @@ def draw_shape(settings: Settings, rng: np.random.Generator) -> Shape:
         case "points":
             # a single point is the hardest question, and the most asked one
             return Shape(False, 1, 0) if kind < 0.3 else Shape(False, n_positive, n_negative)
-        case "mixed" if kind < 0.35:
-            return Shape(True, 0, 0)
-        case "mixed" if kind < 0.55:
-            return Shape(False, 1, 0)
-        case "mixed" if kind < 0.85:
-            return Shape(False, n_positive, n_negative)
-        case "mixed":
-            return Shape(True, 1, 0)
-        case "clicks":
-            return Shape(True, 0, 0) if kind < 0.5 else Shape(False, 1, 0)
+        case "mixed" | "clicks":
+            if kind < 0.35:
+                return Shape(True, 0, 0)
+            if kind < 0.55:
+                return Shape(False, 1, 0)
+            return Shape(False, n_positive, n_negative) if kind < 0.85 else Shape(True, 1, 0)
 
 
 def make_prompt(

@@ -194,11 +194,12 @@ def learn(study: Study, accelerator: Any) -> Generator[Turn | Happened | Progres
 
 def job_of(study: Study, size: int, draw: int, split: Split) -> Job:
     """Make the training of one size and draw; its model is a copy."""
-    job, settings = study.job, study.job.settings
+    job = study.job
     division = replace(job.division, train_subjects=size, draw=draw)
-    per_epoch = _steps(split_corpora(job.corpora, division), settings)
+    per_epoch = _steps(split_corpora(job.corpora, division), job.settings)
     largest = replace(division, train_subjects=study.sizes[-1])
-    most = _steps(split_corpora(job.corpora, largest), settings)
+    most = _steps(split_corpora(job.corpora, largest), job.settings)
+    settings = job.settings.stretched(most)
     first = next(study.jobs()) == (size, draw)
     return replace(
         job,
@@ -206,6 +207,7 @@ def job_of(study: Study, size: int, draw: int, split: Split) -> Job:
         name=f"{job.name[:48]}-size-{size}-draw-{draw}",
         settings=replace(
             settings,
+            min_steps=0,
             epochs=max(1, round(settings.epochs * most / per_epoch)),
             val_every=max(1, round(settings.val_every * most / per_epoch)),
             seed=settings.seed + draw,

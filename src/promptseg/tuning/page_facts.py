@@ -17,7 +17,7 @@ ASKED = {
     "box": "the tight box",
     "points": "points",
     "mixed": "boxes, points, and both",
-    "clicks": "a box or a point, corrected by simulated clicks",
+    "clicks": "boxes, points and both, some corrected by simulated clicks",
 }
 
 

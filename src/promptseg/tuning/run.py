@@ -126,7 +126,9 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
         items, kept = yield from _gather(job, split, frozen, accelerator)
         training = Training(
             model=model,
-            settings=job.settings,
+            settings=job.settings.stretched(
+                -(-len(items.of_role["train"]) // job.settings.batch_size)
+            ),
             chosen=chosen,
             items=items,
             source=Source(job.corpora, frozen),
@@ -237,7 +239,7 @@ def _outcome(
         base=job.model.name,
         asked=job.asked,
         base_hash=base_hash,
-        settings=job.settings.told(),
+        settings=training.settings.told(),
         split_source=split.source,
         split_by=split.division.by,
         n_subjects={role: len(split.owners(role)) for role in ROLES},

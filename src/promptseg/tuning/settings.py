@@ -33,8 +33,8 @@ class Settings:
     """How a model is fine-tuned. The defaults are the preset `promptseg`.
 
     A step takes `batch_size` images, each with at most `max_targets` targets, and every target with
-    one prompt; `clicks` corrects it `rounds` times. An image weighs the same whatever the number of
-    its targets, so that the sum over several processes is that of one.
+    one prompt; `clicks` corrects some of them, up to `rounds` times. An image weighs the same
+    whatever the number of its targets, so that the sum over several processes is that of one.
 
     Raises ValueError on settings that do not go together.
     """
@@ -49,6 +49,7 @@ class Settings:
     lora_alpha: float = 16.0
     lora_targets: str = LORA_TARGETS
     epochs: int = 20
+    min_steps: int = 0  # few images are trained on for more epochs, until there are so many steps
     val_every: int = 1  # epochs between two validations; the last one is always validated
     learning_rate: float = 3e-4
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -77,7 +78,7 @@ class Settings:
             self.rounds,
             self.lora_rank,
         )
-        if min(counts) < 1 or self.overfit_steps < 0:
+        if min(counts) < 1 or min(self.overfit_steps, self.min_steps) < 0:
             raise ValueError("epochs, batch size, targets, rounds and rank are at least 1")
         if not 0 < self.learning_rate < 1:
             raise ValueError("a learning rate lies between 0 and 1")
@@ -129,6 +130,11 @@ class Settings:
             if self.iou_weight > 0:
                 found.add("predicted")
         return frozenset(found)
+
+    def stretched(self, per_epoch: int) -> "Settings":
+        """Multiply the epochs, and those between validations, until the steps are enough."""
+        factor = max(1, -(-self.min_steps // (self.epochs * per_epoch)))
+        return replace(self, epochs=factor * self.epochs, val_every=factor * self.val_every)
 
     def told(self) -> dict[str, Any]:
         """Give all settings as JSON has them."""

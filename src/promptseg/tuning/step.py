@@ -119,12 +119,14 @@ class Stepper:
         masks: Sequence[Bool[np.ndarray, "h w"]],
         rng: np.random.Generator,
     ) -> Loss:
-        """Ask, and as often as set correct by clicks and ask again; the rounds weigh the same."""
+        """Ask, correct by clicks and ask again up to as often as set; the rounds weigh the same."""
         canvas = self.model.canvas(image_hw)
         references = torch.from_numpy(np.stack([on_canvas(mask, canvas) for mask in masks]))
         references = references.to(features.device)
         losses: list[Loss] = []
-        n_rounds = 1 + (self.settings.rounds if self.settings.prompts == "clicks" else 0)
+        n_rounds = 1
+        if self.settings.prompts == "clicks":  # some are left as they were asked first
+            n_rounds += int(rng.integers(0, self.settings.rounds + 1))
         for number in range(n_rounds):
             logits, iou = decoded(self.model, features, image_hw, prompts, self.accelerator)
             losses.append(
