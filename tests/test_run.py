@@ -13,6 +13,7 @@ import pytest
 from phantom import write_phantoms
 from polars.testing import assert_frame_equal
 
+from promptseg.attributes import attributes_of
 from promptseg.corpus import Corpus, RowGroup, open_corpus
 from promptseg.errors import DataError
 from promptseg.jitter import Jitter
@@ -21,6 +22,7 @@ from promptseg.prompt import Everything
 from promptseg.record import TIMES, RunFolder, open_run, settings_that_differ, start_run
 from promptseg.released import RELEASED
 from promptseg.run import MOST_PARTS, describe_run, evaluate_corpus, failures, parts_of
+from promptseg.sample import regroup
 from promptseg.strategy import STRATEGIES
 from promptseg.subset import Choice, choose_subset
 
@@ -46,6 +48,7 @@ def _same(left: RunFolder, right: RunFolder) -> None:
     for ours, theirs in ((left.prompts(), right.prompts()), (left.masks(), right.masks())):
         by = [name for name in ("prompt_id", "mask_index") if name in ours.columns]
         assert_frame_equal(ours.sort(by), theirs.sort(by))
+    assert_frame_equal(left.attributes().sort("target_id"), right.attributes().sort("target_id"))
 
 
 def test_all_records_of_a_corpus_are_kept_and_read_back(tmp_path: Path):
@@ -58,6 +61,23 @@ def test_all_records_of_a_corpus_are_kept_and_read_back(tmp_path: Path):
         records.select("model", "image_id", "target_id", "strategy", "selection").is_unique().all()
     )
     assert records.filter(pl.col("model") == "reference", selection="single")["dice"].min() == 1
+
+
+def test_every_target_is_described_once_whatever_the_number_of_models(tmp_path: Path):
+    """What a run keeps is what the image and the mask say."""
+    corpus = write_phantoms(tmp_path / "c", range(6))
+    folder = _run(corpus, tmp_path / "r", fakes.reference(), fakes.box())
+    kept = {row["target_id"]: row for row in folder.attributes().to_dicts()}
+
+    assert set(kept) == set(folder.records()["target_id"])
+    assert folder.attributes().height == len(kept)
+    for group in corpus.row_groups():
+        for sample in corpus.read(group):
+            for target in regroup(sample.targets, "class"):
+                found = dataclasses.asdict(attributes_of(sample.image, target.mask))
+                assert kept[target.target_id] == {
+                    **found, "image_id": sample.image_id, "target_id": target.target_id,
+                }  # fmt: skip
 
 
 def test_a_finished_run_is_not_evaluated_again(tmp_path: Path):

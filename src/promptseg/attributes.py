@@ -6,7 +6,7 @@ mask and the image alone: no model takes part. Undefined is None, never zero.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 import cv2
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from promptseg.mask import bounding_box_xyxy
+from promptseg.sample import Target
 
 RING = 0.1  # of its own side, by which each edge of the box moves outwards for the surroundings
 
@@ -52,6 +53,20 @@ class Attributes:
 
 
 NAMES = tuple(field.name for field in fields(Attributes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeRow(Attributes):
+    """The attributes of one target of a run; records point at it by its name."""
+
+    image_id: str
+    target_id: str
+
+
+def described(image: UInt8[np.ndarray, "h w 3"], target: Target, image_id: str) -> AttributeRow:
+    """Describe a target, which is not empty, for a run."""
+    found = attributes_of(image, target.mask)
+    return AttributeRow(**asdict(found), image_id=image_id, target_id=target.target_id)
 
 
 def attributes_of(image: UInt8[np.ndarray, "_ _ 3"], mask: Mask) -> Attributes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from promptseg.attributes import AttributeRow, described
 from promptseg.errors import DataError
 from promptseg.everything import Survivors, survivors
 from promptseg.jitter import jittered, stream
@@ -33,6 +34,7 @@ class Evaluated:
     records: list[Record]
     prompts: list[PromptRow]
     masks: list[MaskRow]
+    attributes: list[AttributeRow] = field(default_factory=list)
 
 
 def evaluate(
@@ -64,6 +66,7 @@ class _Begun:
     failed: list[Record] = field(default_factory=list)
     prompts: list[PromptRow] = field(default_factory=list)
     scored: list[Future[list[Scored]]] = field(default_factory=list)
+    attributes: Future[list[AttributeRow]] | None = None
 
     def finish(self) -> Evaluated:
         """Wait for the scores."""
@@ -72,7 +75,10 @@ class _Begun:
         # strategies may come to the same prompt: of a one-pixel object, or jittered into a corner
         prompts = {row.prompt_id: row for row in self.prompts}
         masks = {(row.prompt_id, row.mask_index): row for one in done for row in one.masks}
-        return Evaluated(self.image_id, records, list(prompts.values()), list(masks.values()))
+        attributes = [] if self.attributes is None else self.attributes.result()
+        return Evaluated(
+            self.image_id, records, list(prompts.values()), list(masks.values()), attributes
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class _Loop:
         targets = targets_of(sample, plan)
         if not targets:
             return begun
+        begun.attributes = self.pool.submit(_describe_all, sample, targets)
         embedded = self._embed(sample)
         for strategy in plan.strategies:
             if strategy.make is None:
@@ -209,6 +216,11 @@ class _Loop:
         self._submit(begun, _score_survivors, self.scorer, sample, targets, draft, found, question)
 
 
+def _describe_all(sample: Sample, targets: Sequence[Target]) -> list[AttributeRow]:
+    there = [target for target in targets if target.mask.any()]
+    return [described(sample.image, target, sample.image_id) for target in there]
+
+
 def _score_all(
     scorer: Scorer,
     sample: Sample,
@@ -304,7 +316,8 @@ def evaluate_masks(
             done = _score_predictions(scorer, sample, predictions)
             records = [record for one in done for record in one.records]
             masks = [row for one in done for row in one.masks]
-            yield Evaluated(sample.image_id, records, [], masks)
+            described_all = _describe_all(sample, targets_of(sample, plan))
+            yield Evaluated(sample.image_id, records, [], masks, described_all)
 
 
 def _score_predictions(scorer: Scorer, sample: Sample, predictions: Predictions) -> list[Scored]:

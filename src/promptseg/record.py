@@ -1,8 +1,8 @@
 """Records, and the run folder that keeps them.
 
-A run folder holds `run.json`, and `records/`, `prompts/` and `masks/` of Parquet parts. A part is
-written under a temporary name and renamed, and its records come last, so a part with records is
-whole: a killed run goes on where the last whole part ended.
+A run folder holds `run.json`, and `records/`, `prompts/`, `masks/` and `attributes/` of Parquet
+parts. A part is written under a temporary name and renamed, and its records come last, so a part
+with records is whole: a killed run goes on where the last whole part ended.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
+from promptseg.attributes import AttributeRow
 from promptseg.errors import DataError
 from promptseg.mask import Rle
 from promptseg.parquet import (
@@ -201,8 +202,10 @@ class RunFolder:
         records: Sequence[Record],
         prompts: Sequence[PromptRow],
         masks: Sequence[MaskRow],
+        attributes: Sequence[AttributeRow] = (),
     ) -> None:
         """Write one part; its records come last, since they say that it is whole."""
+        write_parquet(self._part("attributes", index), AttributeRow, attributes)
         write_parquet(self._part("masks", index), MaskRow, masks)
         write_parquet(self._part("prompts", index), PromptRow, prompts)
         write_parquet(self._part("records", index), Record, records)
@@ -222,6 +225,10 @@ class RunFolder:
     def masks(self) -> "pl.DataFrame":
         """Read the saved masks, as COCO run lengths."""
         return self._read("masks", MaskRow)
+
+    def attributes(self) -> "pl.DataFrame":
+        """Read what the targets look like, each once; older runs and broken images have nothing."""
+        return self._read("attributes", AttributeRow).unique("target_id", maintain_order=True)
 
     def _part(self, kind: str, index: int) -> Path:
         return self.path / kind / f"part-{index:05d}.parquet"

@@ -184,6 +184,7 @@ def _write_part(
         [record for one in done for record in one.records],
         [row for one in done for row in one.prompts],
         [row for one in done for row in one.masks],
+        [row for one in done for row in one.attributes],
     )
 
 
