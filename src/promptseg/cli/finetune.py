@@ -174,7 +174,8 @@ def finetune(
     min_steps: Annotated[
         int | None,
         typer.Option(
-            help="Of few images: as many times the epochs as give so many steps.",
+            help="Multiply the epochs of few images until there are so many steps. (default: "
+            "120; with --epochs: 0)",
             min=0,
             rich_help_panel=OPTIMISER,
         ),

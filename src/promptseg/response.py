@@ -1,0 +1,276 @@
+"""How DICE responds to sloppy prompts: curves over jitter, and how much of it is tolerated.
+
+The study gives four numbers for one kind of jitter (Huang et al. 2024,
+doi:10.1016/j.media.2023.103061, section 4.10). Here every curve is of paired losses: the same
+targets, exact and jittered, averaged by subject.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from promptseg.stats import DRAWS, FEWEST, bootstrap_interval, t_interval
+
+LOST = 0.05  # DICE, at which the tolerance ends
+MANY = 30  # subjects, from which intervals are bootstrapped
+# share of sqrt(area) at which jitter in pixels is cut into levels
+RELATIVE = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
+ALL = "all tasks"
+KEY = ("model", "protocol", "unit", "strategy", "selection", "off_protocol")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """The loss at one level of jitter: exact minus jittered DICE, over the same targets."""
+
+    at: float  # mean distance of the level
+    loss: float
+    lo: float | None
+    hi: float | None
+    n_subjects: int
+    n_targets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """How one strategy's DICE falls with one kind of jitter, in one task or over tasks."""
+
+    model: str
+    protocol: str
+    unit: str
+    strategy: str
+    selection: str
+    off_protocol: bool
+    task: str
+    mode: str
+    measure: str  # px; rel: of the square root of the target's area; "px as rel": converted
+    exact: float  # mean DICE without jitter
+    levels: tuple[Level, ...]
+    radius: float | None  # where the mean has lost 0.05; None: not within the levels
+    radius_lo: float | None = None
+    radius_hi: float | None = None  # None: beyond the levels, or too few subjects
+    by_image: bool = False
+
+
+def responses(
+    records: pl.DataFrame, attributes: pl.DataFrame | None = None, *, seed: int = 0
+) -> list[Response]:
+    """Give the response of every model, strategy, selection and task to every kind of jitter.
+
+    Losses are averaged over seeds, then target -> image -> subject -> task, and over tasks.
+    Intervals are over subjects: Student's t below thirty, the percentile bootstrap from there, none
+    below five. The tolerance radius is where the mean loss first reaches 0.05, between two levels
+    by a straight line, and from no loss at no jitter; its interval is the percentile bootstrap
+    over subjects. Where the curve never loses so much there is none, and one may say only that it
+    lies beyond the last level.
+
+    Parameters
+    ----------
+    records
+        Of a run or several, exact and jittered.
+    attributes
+        One row per target_id, with area_px: with it jitter in pixels is also told relative to the
+        size of each target.
+    """
+    pairs = _pairs(records)
+    if attributes is not None and attributes.height:
+        pairs = pl.concat([pairs, _converted(pairs, attributes)])
+    return [
+        found
+        for key, frame in pairs.group_by(*KEY, "mode", "measure", maintain_order=True)
+        for found in _of_strategy(
+            dict(zip((*KEY, "mode", "measure"), key, strict=True)), frame, seed
+        )
+    ]
+
+
+def _pairs(records: pl.DataFrame) -> pl.DataFrame:
+    """Pair every jittered score with the exact one of its target."""
+    scored = records.filter((pl.col("outcome") != "failed") & pl.col("task").is_not_null())
+    names = [*KEY, "dataset", "subject", "task", "image_id", "target_id"]
+    exact = (
+        scored.filter(pl.col("jitter_mode").is_null())
+        .group_by(*KEY, "target_id")
+        .agg(exact=pl.col("dice").mean())
+    )
+    jittered = (
+        scored.filter(pl.col("jitter_mode").is_not_null())
+        .group_by(
+            *names,
+            mode="jitter_mode",
+            measure="jitter_unit",
+            at=(pl.col("jitter_lo") + pl.col("jitter_hi")) / 2,
+            maintain_order=True,
+        )
+        .agg(dice=pl.col("dice").mean())
+    )
+    return jittered.join(exact, on=[*KEY, "target_id"], how="inner", maintain_order="left").select(
+        *names, "mode", "measure", "at", "exact", loss=pl.col("exact") - pl.col("dice")
+    )
+
+
+def _converted(pairs: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFrame:
+    """Tell jitter in pixels relative to each target's size, cut into levels."""
+    sized = pairs.filter(pl.col("measure") == "px").join(
+        attributes.select("target_id", "area_px"),
+        on="target_id",
+        how="inner",
+        maintain_order="left",
+    )
+    relative = pl.col("at") / pl.col("area_px").sqrt()
+    edges = list(RELATIVE)
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
+    level = relative.cut(edges[1:-1], labels=[f"{middle:g}" for middle in middles])
+    return (
+        sized.filter(relative < edges[-1])
+        .with_columns(measure=pl.lit("px as rel"), at=level.cast(pl.String).cast(pl.Float64))
+        .group_by([name for name in pairs.columns if name != "loss"], maintain_order=True)
+        .agg(pl.col("loss").mean())
+        .select(pairs.columns)
+    )
+
+
+def _of_strategy(key: Mapping[str, object], frame: pl.DataFrame, seed: int) -> Iterator[Response]:
+    tasks = {str(name): own for (name,), own in frame.group_by("task", maintain_order=True)}
+    for name, own in sorted(tasks.items()):
+        yield _response(key, name, [own], seed)
+    if len(tasks) > 1:
+        yield _response(key, ALL, [own for _, own in sorted(tasks.items())], seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Losses:
+    """Losses by task, level and subject, NaN where a subject has none."""
+
+    at: tuple[float, ...]
+    values: Float[np.ndarray, "levels tasks units"]
+
+
+def _losses(tasks: Sequence[pl.DataFrame]) -> _Losses:
+    together = pl.concat(
+        [own.with_columns(place=pl.lit(n, pl.Int64)) for n, own in enumerate(tasks)]
+    )
+    by_image = together["subject"].is_null().any()
+    who = pl.col("image_id") if by_image else pl.col("subject")
+    means = (
+        together.with_columns(who=pl.concat_str("dataset", who, separator="\n"))
+        .group_by("place", "at", "who", "image_id", maintain_order=True)
+        .agg(pl.col("loss").mean())
+        .group_by("place", "at", "who", maintain_order=True)
+        .agg(pl.col("loss").mean())
+    )
+    at = sorted(set(means["at"].to_list()))
+    units = sorted(set(means["who"].to_list()))
+    values = np.full((len(at), len(tasks), len(units)), np.nan)
+    level = {value: i for i, value in enumerate(at)}
+    column = {value: i for i, value in enumerate(units)}
+    for place, distance, unit, loss in means.iter_rows():
+        values[level[distance], place, column[unit]] = loss
+    kept = [i for i, one in enumerate(values) if np.isfinite(one).any(axis=1).all()]
+    return _Losses(tuple(at[i] for i in kept), values[kept])
+
+
+def _response(
+    key: Mapping[str, object], task: str, tasks: Sequence[pl.DataFrame], seed: int
+) -> Response:
+    losses = _losses(tasks)
+    n_units = losses.values.shape[2]
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n_units, [1 / n_units] * n_units, size=DRAWS).astype(np.float64)
+    counts = {
+        at: sum(own.filter(pl.col("at") == at)["target_id"].n_unique() for own in tasks)
+        for at in losses.at
+    }
+    levels = tuple(
+        _level(at, values, drawn, counts[at])
+        for at, values in zip(losses.at, losses.values, strict=True)
+    )
+    means = np.array([level.loss for level in levels])
+    lo, hi = _radius_interval(losses, drawn) if _enough(losses) else (None, None)
+    by_target = [own.group_by("image_id", "target_id").agg(pl.col("exact").mean()) for own in tasks]
+    return Response(
+        model=str(key["model"]),
+        protocol=str(key["protocol"]),
+        unit=str(key["unit"]),
+        strategy=str(key["strategy"]),
+        selection=str(key["selection"]),
+        off_protocol=bool(key["off_protocol"]),
+        task=task,
+        mode=str(key["mode"]),
+        measure=str(key["measure"]),
+        exact=float(np.mean([own["exact"].mean() for own in by_target])),
+        levels=levels,
+        radius=tolerance_radius(losses.at, means),
+        radius_lo=lo,
+        radius_hi=hi,
+        by_image=any(bool(own["subject"].is_null().any()) for own in tasks),
+    )
+
+
+def _enough(losses: _Losses) -> bool:
+    """Tell whether every level of every task has five subjects."""
+    return bool(losses.values.size) and _fewest(losses.values) >= FEWEST
+
+
+def _fewest(values: Float[np.ndarray, "*tasks units"]) -> int:
+    return int(np.isfinite(values).sum(axis=-1).min())
+
+
+def _level(
+    at: float,
+    values: Float[np.ndarray, "tasks units"],
+    drawn: Float[np.ndarray, "draws units"],
+    n_targets: int,
+) -> Level:
+    lo: float | None = None
+    hi: float | None = None
+    if _fewest(values) >= MANY:
+        lo, hi = bootstrap_interval(values, drawn)
+    elif _fewest(values) >= FEWEST:
+        lo, hi = t_interval(values)
+    return Level(
+        at=at,
+        loss=float(np.nanmean(values, axis=1).mean()),
+        lo=lo,
+        hi=hi,
+        n_subjects=int(np.isfinite(values).any(axis=0).sum()),
+        n_targets=n_targets,
+    )
+
+
+def tolerance_radius(at: Sequence[float], losses: Float[np.ndarray, "levels"]) -> float | None:
+    """Find where a curve of losses first reaches 0.05, by straight lines from (0, 0).
+
+    None: within the levels it does not.
+    """
+    before_at, before = 0.0, 0.0
+    for here, loss in zip(at, losses, strict=True):
+        if loss >= LOST:
+            if loss == before or here == before_at:
+                return float(here)
+            return float(before_at + (LOST - before) / (loss - before) * (here - before_at))
+        before_at, before = here, float(loss)
+    return None
+
+
+def _radius_interval(
+    losses: _Losses, drawn: Float[np.ndarray, "draws units"]
+) -> tuple[float | None, float | None]:
+    """Bootstrap the radius over subjects; an end beyond the levels is None."""
+    present = np.isfinite(losses.values)
+    filled = np.where(present, losses.values, 0.0)
+    with np.errstate(invalid="ignore"):
+        means = np.einsum("du,ltu->dlt", drawn, filled) / np.einsum("du,ltu->dlt", drawn, present)
+    curves = means.mean(axis=2)
+    curves = curves[np.isfinite(curves).all(axis=1)]
+    found = np.array([tolerance_radius(losses.at, curve) or np.inf for curve in curves])
+    lo, hi = np.quantile(found, [0.025, 0.975], method="inverted_cdf")
+    return _within(float(lo)), _within(float(hi))
+
+
+def _within(value: float) -> float | None:
+    return value if np.isfinite(value) else None
