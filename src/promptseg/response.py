@@ -121,13 +121,12 @@ def _converted(pairs: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFrame:
         how="inner",
         maintain_order="left",
     )
-    relative = pl.col("at") / pl.col("area_px").sqrt()
-    edges = list(RELATIVE)
-    middles = [(a + b) / 2 for a, b in pairwise(edges)]
-    level = relative.cut(edges[1:-1], labels=[f"{middle:g}" for middle in middles])
+    relative = sized["at"].to_numpy() / np.sqrt(sized["area_px"].to_numpy())
+    middles = np.array([(low + high) / 2 for low, high in pairwise(RELATIVE)] + [np.inf])
+    level = middles[np.searchsorted(RELATIVE, relative, side="right") - 1]
     return (
-        sized.filter(relative < edges[-1])
-        .with_columns(measure=pl.lit("px as rel"), at=level.cast(pl.String).cast(pl.Float64))
+        sized.with_columns(measure=pl.lit("px as rel"), at=pl.Series(level))
+        .filter(pl.col("at").is_finite())
         .group_by([name for name in pairs.columns if name != "loss"], maintain_order=True)
         .agg(pl.col("loss").mean())
         .select(pairs.columns)

@@ -143,7 +143,7 @@ class Settings:
 
 
 PRESETS: Mapping[str, Settings] = {
-    # chosen on images of other data sets than those that its gain is told of (benchmarks/RESULTS.md)
+    # chosen on other data sets than those that its gain is told of (benchmarks/RESULTS.md)
     "promptseg": Settings(min_steps=120),
     # Huang et al. 2024, section 4.12; the optimiser is that of the released trainer, which trains
     # the single-mask token, neither jitters nor augments, and leaves the predicted IoU alone

@@ -1,0 +1,150 @@
+"""Responses to jitter: curves and tolerance radii whose answer is planted."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from promptseg.jitter import Jitter, parse_jitter
+from promptseg.response import ALL, LOST, Response, responses, tolerance_radius
+
+LEVELS = tuple(parse_jitter(f"shift:px:{lo}-{lo + 10}") for lo in (0, 10, 20, 30))
+
+
+def planted(
+    slope: float,
+    *,
+    subjects: int = 8,
+    images: int = 2,
+    task: str = "a (CT)",
+    spread: float = 0.0,
+    levels: tuple[Jitter, ...] = LEVELS,
+    seeds: int = 2,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Make records whose DICE falls by `slope` per pixel, a subject's own by up to `spread`."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for subject in range(subjects):
+        own = slope + spread * rng.normal()
+        for image in range(images):
+            exact = 0.9 - 0.01 * image
+            for jitter in (None, *levels):
+                for number in range(1 if jitter is None else seeds):
+                    at = 0.0 if jitter is None else (jitter.lo + jitter.hi) / 2
+                    noise = 0.0 if jitter is None else 0.01 * (2 * number - 1)
+                    rows.append(
+                        {
+                            "model": "m", "protocol": "paper", "unit": "class", "strategy": "box",
+                            "selection": "single", "off_protocol": False, "dataset": "d",
+                            "subject": f"s{subject}", "task": task,
+                            "image_id": f"{task}/{subject}/{image}",
+                            "target_id": f"{task}/{subject}/{image}#a", "outcome": "ok",
+                            "jitter_mode": None if jitter is None else jitter.mode,
+                            "jitter_unit": None if jitter is None else jitter.unit,
+                            "jitter_lo": None if jitter is None else jitter.lo,
+                            "jitter_hi": None if jitter is None else jitter.hi,
+                            "seed": number, "dice": exact - own * at + noise,
+                        }
+                    )  # fmt: skip
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def of(found: list[Response], task: str, measure: str = "px") -> Response:
+    """Take one curve."""
+    (one,) = [r for r in found if (r.task, r.measure) == (task, measure)]
+    return one
+
+
+def test_a_straight_loss_is_found_level_by_level():
+    """0.002 DICE per pixel: 0.01, 0.03, 0.05, 0.07 at the middles of the levels; radius 25."""
+    found = of(responses(planted(0.002)), "a (CT)")
+
+    assert [level.at for level in found.levels] == [5, 15, 25, 35]
+    assert [level.loss for level in found.levels] == pytest.approx([0.01, 0.03, 0.05, 0.07])
+    assert found.exact == pytest.approx(0.895)
+    assert found.radius == pytest.approx(25)
+    assert all((level.n_subjects, level.n_targets) == (8, 16) for level in found.levels)
+
+
+def test_a_radius_beyond_the_levels_is_none():
+    """A model that hardly minds: nobody knows where it gives in."""
+    found = of(responses(planted(0.0005)), "a (CT)")
+
+    assert (found.radius, found.radius_hi) == (None, None)
+
+
+def test_intervals_widen_with_the_subjects_differences_and_cover_the_truth():
+    """Subjects' slopes differ: the interval of loss and of radius holds the planted ones."""
+    hits = 0
+    for seed in range(40):
+        found = of(responses(planted(0.003, spread=0.001, subjects=12, seed=seed)), "a (CT)")
+        last = found.levels[-1]
+        assert last.lo < last.loss < last.hi
+        hits += found.radius_lo <= LOST / 0.003 <= (found.radius_hi or np.inf)
+
+    assert hits >= 34
+
+
+def test_few_subjects_have_a_curve_and_no_interval():
+    """Four are too few to say how sure."""
+    found = of(responses(planted(0.002, subjects=4)), "a (CT)")
+
+    assert found.radius is not None
+    assert (found.radius_lo, found.levels[0].lo) == (None, None)
+
+
+def test_tasks_weigh_the_same_in_the_mean():
+    """One task of 8 subjects, one of 24: the mean loss is that of the two slopes."""
+    records = pl.concat(
+        [
+            planted(0.001),
+            planted(0.005, subjects=24, task="b (MRI)").with_columns(dataset=pl.lit("e")),
+        ]
+    )
+    found = of(responses(records), ALL)
+
+    assert [level.loss for level in found.levels] == pytest.approx([0.015, 0.045, 0.075, 0.105])
+    assert found.radius == pytest.approx(15 + 10 * (0.05 - 0.045) / 0.03)
+
+
+def test_only_targets_with_an_exact_score_are_compared():
+    """A target that failed without jitter has no loss, whatever it scored with it."""
+    records = planted(0.002)
+    broken = records.with_columns(
+        outcome=pl.when((pl.col("subject") == "s0") & pl.col("jitter_mode").is_null())
+        .then(pl.lit("failed"))
+        .otherwise("outcome")
+    )
+    found = of(responses(broken), "a (CT)")
+
+    assert all(level.n_subjects == 7 for level in found.levels)
+
+
+def test_pixels_are_told_relative_to_the_size_of_each_target():
+    """All targets 100 x 100: 5, 15, 25, 35 px are levels of 0.05 to 0.35 of the side."""
+    records = planted(0.002)
+    attributes = records.select("target_id").unique().with_columns(area_px=pl.lit(10_000))
+    found = of(responses(records, attributes), "a (CT)", "px as rel")
+
+    assert [level.at for level in found.levels] == pytest.approx([0.075, 0.175, 0.25, 0.375])
+    assert [level.loss for level in found.levels] == pytest.approx([0.01, 0.03, 0.05, 0.07])
+
+
+def test_without_jitter_there_is_no_response():
+    """A run of exact prompts."""
+    assert responses(planted(0.1, levels=())) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "losses", "radius"),
+    [
+        ((5.0,), [0.1], 2.5),
+        ((5.0, 15.0), [0.0, 0.1], 10.0),
+        ((5.0, 15.0, 25.0), [-0.02, 0.03, 0.04], None),
+        ((5.0, 15.0), [0.05, 0.04], 5.0),
+        ((), [], None),
+    ],
+)
+def test_the_radius_is_where_the_line_first_crosses(at, losses, radius):
+    """By straight lines from no loss at no jitter; the first crossing counts."""
+    assert tolerance_radius(at, np.array(losses)) == pytest.approx(radius)
