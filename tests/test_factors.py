@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from promptseg.attributes import NAMES
-from promptseg.factors import INSTEAD, TOGETHER, Factor, Factors, Ranks, factors, partial
+from promptseg.factors import INSTEAD, TOGETHER, Factor, Factors, factors
+from promptseg.ranks import Ranks, partial
 
 
 def planted(

@@ -15,9 +15,9 @@ MOST_LINES, MOST_CODE_LINES = 400, 60
 LAYERS = (
     {"errors", "mask", "memory", "pixels"},
     {"parquet", "prompt", "sample", "weights", "metric"},
-    {"strategy"},
+    {"strategy", "attributes"},
     {"rows", "record", "model", "jitter", "released"},
-    {"corpus", "plan", "trainable"},
+    {"corpus", "plan", "trainable", "frame"},
     {
         "models",
         "tuned",
@@ -25,6 +25,9 @@ LAYERS = (
         "stats",
         "paired",
         "significance",
+        "factors",
+        "ranks",
+        "response",
         "croissant",
         "reader",
         "everything",

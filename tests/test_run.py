@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from promptseg.attributes import attributes_of
 from promptseg.corpus import Corpus, RowGroup, open_corpus
 from promptseg.errors import DataError
+from promptseg.frame import load_run
 from promptseg.jitter import Jitter
 from promptseg.plan import Plan
 from promptseg.prompt import Everything
@@ -344,3 +345,19 @@ def test_a_part_with_other_columns_is_named(tmp_path: Path):
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "r/records/part-00000.parquet")
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
         folder.records()
+
+
+def test_runs_load_as_one_frame_with_what_their_targets_look_like(tmp_path: Path):
+    """Every record once, with its run and the attributes of its target."""
+    corpus = write_phantoms(tmp_path / "c", range(6))
+    first = _run(corpus, tmp_path / "one.run", fakes.reference())
+    _run(corpus, tmp_path / "two.run", fakes.box())
+
+    frame = load_run(tmp_path / "one.run", str(tmp_path / "two.run"))
+
+    assert frame["run"].unique().sort().to_list() == ["one.run", "two.run"]
+    assert frame.height == 2 * first.records().height
+    assert frame["area_px"].null_count() == 0
+    assert frame.to_pandas()["dice"].max() == 1
+    with pytest.raises(ValueError, match="needs the folder"):
+        load_run()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from promptseg.curation import curate as curate
     from promptseg.evaluation import evaluate as evaluate
     from promptseg.evaluation import evaluate_masks as evaluate_masks
+    from promptseg.frame import load_run as load_run
     from promptseg.jitter import Jitter as Jitter
     from promptseg.metric import score as score
     from promptseg.model import Candidates as Candidates
@@ -43,6 +44,7 @@ _HOMES = {
     "corpus": ("Corpus", "open_corpus"),
     "curation": ("Curation", "curate"),
     "evaluation": ("evaluate", "evaluate_masks"),
+    "frame": ("load_run",),
     "jitter": ("Jitter",),
     "metric": ("score",),
     "model": ("Candidates", "Segmenter", "Training"),

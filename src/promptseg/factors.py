@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Float, Int
 from scipy import stats
 
+from promptseg.ranks import STRATUM, Products, Ranks, partial, simple, variance_inflation
 from promptseg.significance import holm
 from promptseg.stats import COMBINATION, FEWEST, LEVEL, jitter_label
 
@@ -33,7 +34,6 @@ INSTEAD: Mapping[str, str] = {
     "fourier_order_paper": "fourier_order",
     "compactness": "fourier_order",
 }
-STRATUM = ("dataset", "modality")
 SURELY = 1 - 1e-9  # a correlation beyond is one of a variable with itself
 
 
@@ -167,121 +167,86 @@ def _corrected(found: Sequence[Factors]) -> list[Factors]:
     ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranks:
-    """Ranks within strata of DICE (column 0) and of attributes, scaled to the stratum's size."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Mean DICE of one fifth of the targets, the other attributes held."""
 
-    names: tuple[str, ...]  # of columns 1, 2, ...
-    values: Float[np.ndarray, "n k"]
-    stratum: Int[np.ndarray, "n"]
-    unit: Int[np.ndarray, "n"]
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame, names: Sequence[str]) -> "Ranks":
-        """Rank a frame; ties share the mean of their ranks."""
-        columns = ("dice", *names)
-        ranked = frame.select(
-            *(pl.col(name).rank("average").over(STRATUM).alias(name) for name in columns),
-            n=pl.len().over(STRATUM),
-            stratum=pl.struct(STRATUM).rank("dense").cast(pl.Int64) - 1,
-            unit=pl.col("unit").rank("dense").cast(pl.Int64) - 1,
-        )
-        size = ranked["n"].to_numpy()[:, None]
-        values = (ranked.select(columns).to_numpy() - (size + 1) / 2) / np.maximum(size, 1)
-        return cls(
-            tuple(names),
-            values.astype(np.float64),
-            ranked["stratum"].to_numpy(),
-            ranked["unit"].to_numpy(),
-        )
-
-    @property
-    def n_units(self) -> int:
-        """Number of subjects, or images."""
-        return int(self.unit.max()) + 1 if len(self.unit) else 0
-
-    def products(self) -> "Products":
-        """Sum up what correlations need, unit by unit."""
-        n_strata = int(self.stratum.max()) + 1 if len(self.stratum) else 0
-        cells, cell = np.unique(self.unit * max(1, n_strata) + self.stratum, return_inverse=True)
-        k = self.values.shape[1]
-        sums, counts = np.zeros((len(cells), k)), np.bincount(cell, minlength=len(cells))
-        np.add.at(sums, cell, self.values)
-        squares = np.zeros((self.n_units, k, k))
-        for start in range(0, len(self.values), 4096):  # bounds the memory
-            part = self.values[start : start + 4096]
-            np.add.at(squares, self.unit[start : start + 4096], part[:, :, None] * part[:, None, :])
-        return Products(squares, sums, counts, cells // max(1, n_strata), cells % max(1, n_strata))
+    low: float  # of the attribute
+    high: float
+    middle: float  # its median
+    dice: float
+    lo: float | None
+    hi: float | None
+    n_targets: int
+    n_units: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Products:
-    """Sums of squares and products per unit, and sums per unit and stratum, for centring."""
+def effect(scored: pl.DataFrame, attribute: str, *, steps: int = 5) -> tuple[Step, ...]:
+    """Show how DICE rises or falls with an attribute, the others held: a partial effect.
 
-    squares: Float[np.ndarray, "units k k"]
-    sums: Float[np.ndarray, "cells k"]
-    counts: Int[np.ndarray, "cells"]
-    unit: Int[np.ndarray, "cells"]
-    stratum: Int[np.ndarray, "cells"]
+    DICE is brought to what it would be at average ranks of the other attributes (least squares on
+    ranks within data set and modality), then averaged over fifths of the targets by this
+    attribute. Intervals are Student's t over the means of subjects, from five on.
 
-    def total(self) -> Float[np.ndarray, "k k"]:
-        """Give the products of all units, centred within strata."""
-        return self._centred(self.squares.sum(0), *self._by_stratum())
-
-    def without_each(self) -> Iterator[Float[np.ndarray, "k k"]]:
-        """Give the centred products without one unit, for each; the ranks stay."""
-        all_squares = self.squares.sum(0)
-        sums, counts = self._by_stratum()
-        order = np.argsort(self.unit, kind="stable")
-        edges = np.searchsorted(self.unit[order], np.arange(len(self.squares) + 1))
-        for unit, squares in enumerate(self.squares):
-            own = order[edges[unit] : edges[unit + 1]]
-            rest, left = sums.copy(), counts.copy()
-            rest[self.stratum[own]] -= self.sums[own]
-            left[self.stratum[own]] -= self.counts[own]
-            yield self._centred(all_squares - squares, rest, left)
-
-    def _by_stratum(self) -> tuple[Float[np.ndarray, "strata k"], Int[np.ndarray, "strata"]]:
-        n = int(self.stratum.max()) + 1 if len(self.stratum) else 0
-        sums, counts = np.zeros((n, self.sums.shape[1])), np.zeros(n, dtype=np.int64)
-        np.add.at(sums, self.stratum, self.sums)
-        np.add.at(counts, self.stratum, self.counts)
-        return sums, counts
-
-    @staticmethod
-    def _centred(
-        squares: Float[np.ndarray, "k k"],
-        sums: Float[np.ndarray, "strata k"],
-        counts: Int[np.ndarray, "strata"],
-    ) -> Float[np.ndarray, "k k"]:
-        there = counts > 0
-        scaled = sums[there] / np.sqrt(counts[there])[:, None]
-        centred: Float[np.ndarray, "k k"] = squares - scaled.T @ scaled
-        return centred
-
-
-def partial(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k"]:
-    """Correlate column 0 with each other column, the rest held; NaN where that is undefined.
-
-    The first value stands for column 0 itself and is NaN. A column without variance is held out.
+    Parameters
+    ----------
+    scored
+        One group of `scored_targets`.
     """
-    found = np.full(len(products), np.nan)
-    kept = np.flatnonzero(np.diag(products) > 1e-9 * max(1.0, float(np.diag(products).max())))
-    if len(kept) < 2 or kept[0] != 0:
-        return found
-    scale = np.sqrt(np.diag(products)[kept])
-    correlation = products[np.ix_(kept, kept)] / np.outer(scale, scale)
-    if np.linalg.cond(correlation) > 1e8:  # an attribute is a function of the others
-        return found
-    precision = np.linalg.inv(correlation)
-    found[kept[1:]] = -precision[0, 1:] / np.sqrt(precision[0, 0] * np.diag(precision)[1:])
-    return found
+    family = INSTEAD.get(attribute, attribute)
+    held = [name for name in TOGETHER if name != family]
+    whole = scored.drop_nulls([*TOGETHER, attribute])
+    if whole.height < 2 * steps or whole[attribute].n_unique() < 2:
+        return ()
+    ranks = Ranks.of(whole, held)
+    others = ranks.values[:, 1:]
+    dice = whole["dice"].to_numpy()
+    centred = dice - _stratum_means(dice, ranks.stratum)
+    slopes = np.linalg.lstsq(others, centred, rcond=None)[0]
+    values = whole[attribute].to_numpy().astype(np.float64)
+    cuts = np.unique(np.quantile(values, np.linspace(0, 1, steps + 1)[1:-1]))
+    place = np.searchsorted(cuts, values, side="right")
+    return tuple(
+        _step(values[own], (dice - others @ slopes)[own], ranks.unit[own])
+        for own in (place == step for step in range(len(cuts) + 1))
+        if own.any()
+    )
+
+
+def _stratum_means(
+    values: Float[np.ndarray, "n"], stratum: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "n"]:
+    means = np.bincount(stratum, weights=values) / np.bincount(stratum)
+    spread: Float[np.ndarray, " n"] = means[stratum]
+    return spread
+
+
+def _step(
+    values: Float[np.ndarray, "n"], dice: Float[np.ndarray, "n"], unit: Int[np.ndarray, "n"]
+) -> Step:
+    _, own = np.unique(unit, return_inverse=True)
+    means = np.bincount(own, weights=dice) / np.bincount(own)
+    n = len(means)
+    half = None
+    if n >= FEWEST:
+        half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * means.std(ddof=1) / np.sqrt(n))
+    centre = float(means.mean())
+    return Step(
+        low=float(values.min()),
+        high=float(values.max()),
+        middle=float(np.median(values)),
+        dice=centre,
+        lo=None if half is None else centre - half,
+        hi=None if half is None else centre + half,
+        n_targets=len(values),
+        n_units=n,
+    )
 
 
 def _rows(ranks: Ranks) -> Iterator[Factor]:
     products = ranks.products()
     total = products.total()
-    rho, alone, inflation = partial(total), _alone(total), _inflation(total)
+    rho, alone, inflation = partial(total), simple(total), variance_inflation(total)
     spread = _spread(products, rho) if ranks.n_units >= FEWEST else np.full(len(rho), np.nan)
     t = float(stats.t.ppf(0.5 + LEVEL / 2, max(1, ranks.n_units - 1)))
     for place, name in enumerate(ranks.names, start=1):
@@ -313,23 +278,3 @@ def _spread(products: Products, rho: Float[np.ndarray, "k"]) -> Float[np.ndarray
     n = len(z)
     spread: Float[np.ndarray, " k"] = np.sqrt((n - 1) / n * ((z - z.mean(0)) ** 2).sum(0))
     return spread
-
-
-def _alone(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k"]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.diag(products))
-        found: Float[np.ndarray, " k"] = products[0] / (scale[0] * scale)
-    return found
-
-
-def _inflation(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k"]:
-    """Tell by how much the other attributes widen each one's interval (variance inflation)."""
-    found = np.full(len(products), np.nan)
-    size = np.diag(products)
-    kept = 1 + np.flatnonzero(size[1:] > 1e-9 * max(1.0, float(size.max())))
-    if len(kept):
-        scale = np.sqrt(size[kept])
-        correlation = products[np.ix_(kept, kept)] / np.outer(scale, scale)
-        if np.linalg.cond(correlation) < 1e8:
-            found[kept] = np.diag(np.linalg.inv(correlation))
-    return found

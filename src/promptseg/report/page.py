@@ -1,18 +1,26 @@
 """The page: everything the report shows, rendered to one HTML file that needs nothing else."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import polars as pl
 
 from promptseg.corpus import Corpus
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
-from promptseg.report.facts import account, methods
+from promptseg.report.depends import METHOD as FACTORS_METHOD
+from promptseg.report.depends import Depends, depends
+from promptseg.report.facts import Method, account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
+from promptseg.report.sloppy import METHOD as LOSS_METHOD
+from promptseg.report.sloppy import Sloppy, sloppy
 from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
 from promptseg.report.template import HERE, template
 from promptseg.report.view import by_task, combinations, comparisons, figure, under_jitter
+from promptseg.response import responses
 
 
 def write_report(
@@ -37,6 +45,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
     n_exact = sum(group.jitter is None for group in scored)
+    parts = _Parts(_sloppy(pooled), _depends(pooled, rows, best))
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     return template(HERE / "report.html.jinja").render(
@@ -51,6 +60,8 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         figure=figure(pooled, scored, rows, best, name),
         comparisons=comparisons(scored, rows, means, name) if n_exact > 1 else [],
         jittered=under_jitter(scored, rows, means, name),
+        sloppy=parts.sloppy,
+        depends=parts.depends,
         n_seeds=max(len(folder.run.seeds) for folder in pooled.runs),
         table=by_task(rows, means),
         has_failed=any(row.dice.n_failed for row in rows),
@@ -58,7 +69,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         columns=columns,
         has_off_protocol=any(row.group.off_protocol for row in rows),
         gallery=_gallery(pooled, rows, best, corpora),
-        methods=list(methods([folder.run for folder in pooled.runs], rows)),
+        methods=[*methods([folder.run for folder in pooled.runs], rows), *_more_methods(parts)],
         csv_uri=_csv_uri([*means, *rows]),
     )
 
@@ -67,6 +78,40 @@ def _title(pooled: Pool) -> str:
     corpora = dict.fromkeys(folder.run.corpus for folder in pooled.runs)
     models = dict.fromkeys(model for folder in pooled.runs for model in folder.run.models)
     return f"{', '.join(models)} on {', '.join(corpora)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The sections that need more than the table's rows."""
+
+    sloppy: Sloppy | None
+    depends: Depends | None
+
+
+def _more_methods(parts: _Parts) -> Iterator[Method]:
+    if parts.sloppy is not None:
+        yield Method("Loss under jitter", LOSS_METHOD)
+    if parts.depends is not None:
+        yield Method("What DICE depends on", FACTORS_METHOD)
+
+
+def _attributes(pooled: Pool) -> pl.DataFrame:
+    """Give what all targets look like; the same target of several runs comes once."""
+    frames = [folder.attributes() for folder in pooled.runs]
+    return pl.concat(frames).unique("target_id", maintain_order=True)
+
+
+def _sloppy(pooled: Pool) -> Sloppy | None:
+    if not any(folder.run.jitter for folder in pooled.runs):
+        return None
+    several = pooled.records["model"].n_unique() > 1
+    return sloppy(responses(pooled.records, _attributes(pooled)), several)
+
+
+def _depends(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> Depends | None:
+    leading = sorted(best, key=merit, reverse=True) or list(rows)
+    group = leading[0].group if leading else None
+    return depends(pooled.records, _attributes(pooled), group)
 
 
 def _gallery(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.report import words
+from promptseg.report import depends, sloppy, words
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -19,6 +19,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "marked": words.marked,
     "plural": words.plural,
     "subjects": words.subjects,
+    "radius": sloppy.radius,
+    "radius_span": sloppy.radius_span,
+    "correlation": depends.correlation,
+    "correlation_span": depends.span,
+    "is_sure": depends.is_sure,
 }
 
 

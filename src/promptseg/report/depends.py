@@ -1,0 +1,197 @@
+"""What DICE depends on, as the report tells and draws it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from promptseg.factors import TOGETHER, Factor, Factors, Step, effect, factors, scored_targets
+from promptseg.report.words import plural
+from promptseg.stats import FEWEST, Group
+
+SURE = 0.05
+METHOD = (
+    "Attributes are of the reference mask and the image alone. Intensity difference: of the means "
+    "inside the target and around it, in its box enlarged by a tenth of its side at each edge "
+    "(grey values, 0 to 255); contrast to noise: that over the pooled standard deviation. Boundary "
+    "complexity: the order of elliptic Fourier descriptors (Kuhl and Giardina, "
+    "doi:10.1016/0146-664X(82)90034-X) that describes the contour, brought to a fixed area, with a "
+    "DICE of 0.97, at most 60; the study's own rule stops on plateaus and grows with pixel steps, "
+    "and is there for comparison alone. Correlations are partial Spearman correlations: ranks are "
+    "taken within data set and modality, and the other attributes of the table's first seven rows "
+    "are held; the last three each take the place of the one they resemble. Intervals and p leave "
+    "out one subject at a time (jackknife on Fisher's scale, Student's t; R. G. Miller, Biometrika "
+    "61 (1974), doi:10.1093/biomet/61.1.1), Holm over all on-protocol cells. A correlation is no "
+    "proof that changing the attribute changes DICE."
+)
+MOST_COLUMNS = 8
+MOST_EFFECTS = 6
+NAMES = {
+    "area_px": "size (pixels)",
+    "aspect_ratio": "aspect ratio of the box",
+    "intensity_difference": "intensity difference",
+    "contrast_to_noise": "contrast to noise",
+    "fourier_order": "boundary complexity (Fourier order)",
+    "fourier_order_paper": "boundary complexity (the study's rule)",
+    "compactness": "compactness",
+    "n_components": "components",
+    "n_holes": "holes",
+    "border_distance_px": "distance to the image's edge (pixels)",
+}
+INTEGERS = frozenset({"area_px", "n_components", "n_holes", "border_distance_px"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One fifth of an effect, in percent of its chart."""
+
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    label: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A partial effect, drawn from DICE 0 to 1."""
+
+    title: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One attribute of the table: its row of every column."""
+
+    name: str
+    cells: tuple[Factor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Depends:
+    """All of the section."""
+
+    lines: tuple[str, ...]
+    columns: tuple[Factors, ...]
+    table: tuple[Line, ...]
+    inflation: tuple[Factor, ...]  # of the leading column
+    effects: tuple[Effect, ...]
+    leading: str
+    n_left_out: int  # columns
+
+
+def depends(
+    records: pl.DataFrame, attributes: pl.DataFrame, leading: Group | None
+) -> Depends | None:
+    """Tell what DICE depends on; None where no target has attributes, as in older runs."""
+    if not attributes.height or leading is None:
+        return None
+    found = factors(records, attributes)
+    own = next((one for one in found if _is(one, leading)), None)
+    if own is None:
+        return None
+    rest = [one for one in found if one is not own]
+    columns = tuple([own, *rest][:MOST_COLUMNS])
+    scored = scored_targets(records, attributes).filter(
+        pl.col("model") == own.model,
+        pl.col("protocol") == own.protocol,
+        pl.col("strategy") == own.strategy,
+        pl.col("selection") == own.selection,
+    )
+    shown = sorted(
+        (row for row in own.rows if row.rho is not None and row.attribute in TOGETHER),
+        key=lambda row: -abs(row.rho or 0),
+    )
+    effects = [
+        Effect(NAMES[row.attribute], _bars(effect(scored, row.attribute), row)) for row in shown
+    ]
+    return Depends(
+        lines=tuple(sentences(own)),
+        columns=columns,
+        table=tuple(
+            Line(NAMES[row.attribute], tuple(_row(one, row.attribute) for one in columns))
+            for row in own.rows
+        ),
+        inflation=own.rows,
+        effects=tuple(one for one in effects if one.bars)[:MOST_EFFECTS],
+        leading=f"{own.model}, {own.strategy} / {own.selection}",
+        n_left_out=len(found) - len(columns),
+    )
+
+
+def _is(one: Factors, group: Group) -> bool:
+    names = ("model", "protocol", "strategy", "selection", "off_protocol")
+    return all(getattr(one, name) == getattr(group, name) for name in names)
+
+
+def _row(one: Factors, attribute: str) -> Factor:
+    return next(row for row in one.rows if row.attribute == attribute)
+
+
+def sentences(own: Factors) -> Sequence[str]:
+    """Say which attributes DICE goes with, and how sure that is."""
+    who = f"{own.model} with {own.strategy} / {own.selection}"
+    unit = "image" if own.by_image else "subject"
+    base = f"{plural(own.n_targets, 'target')} of {plural(own.n_units, unit)}"
+    if own.n_units < FEWEST:
+        return [
+            f"{who}: {base} are too few to test what DICE depends on; the correlations below have "
+            "no interval."
+        ]
+    sure = [row for row in own.rows if row.p_holm is not None and row.p_holm < SURE]
+    if not sure:
+        return [
+            f"{who}: on {base}, no attribute goes with DICE beyond chance (partial Spearman "
+            "correlations, all p above 0.05 after Holm)."
+        ]
+    ordered = sorted(sure, key=lambda row: -abs(row.rho or 0))
+    rising = [_told(row) for row in ordered if (row.rho or 0) > 0]
+    falling = [_told(row) for row in ordered if (row.rho or 0) < 0]
+    told = [f"rises with {', '.join(rising)}"] if rising else []
+    told += [f"falls with {', '.join(falling)}"] if falling else []
+    return [
+        f"{who}: on {base}, DICE {' and '.join(told)} (partial Spearman correlation, 95\u00a0% "
+        "interval; p below 0.05 after Holm)."
+    ]
+
+
+def _told(row: Factor) -> str:
+    return f"{NAMES[row.attribute]} ({correlation(row.rho)}, {span(row)})"
+
+
+def correlation(value: float | None) -> str:
+    """Write a correlation with its sign: two decimals."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def span(row: Factor) -> str:
+    """Write the interval of a correlation; nothing where there is none."""
+    if row.lo is None or row.hi is None:
+        return ""
+    return f"{correlation(row.lo)} to {correlation(row.hi)}"
+
+
+def is_sure(row: Factor) -> bool:
+    """Tell whether a correlation is more than chance after correction."""
+    return row.p_holm is not None and row.p_holm < SURE
+
+
+def _bars(steps: Sequence[Step], row: Factor) -> tuple[Bar, ...]:
+    return tuple(
+        Bar(
+            x=100 * (place + 0.5) / len(steps),
+            y=100 * (1 - min(1.0, max(0.0, step.dice))),
+            low=None if step.lo is None else 100 * (1 - max(0.0, step.lo)),
+            high=None if step.hi is None else 100 * (1 - min(1.0, step.hi)),
+            label=_value(step.middle, row.attribute),
+            said=f"{_value(step.low, row.attribute)} to {_value(step.high, row.attribute)}: DICE "
+            f"{step.dice:.3f}, {plural(step.n_targets, 'target')}",
+        )
+        for place, step in enumerate(steps)
+    )
+
+
+def _value(value: float, attribute: str) -> str:
+    return f"{value:.0f}" if attribute in INTEGERS or value >= 100 else f"{value:.2g}"

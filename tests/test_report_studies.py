@@ -1,0 +1,135 @@
+"""What the report says of jitter and of attributes, on runs whose answer is planted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_report import Tags, folder, page, record, text_of
+
+from promptseg.attributes import AttributeRow
+from promptseg.record import RunFolder
+
+LEVELS = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0))
+
+
+def studied(
+    path: Path,
+    *,
+    effect: float = 0.0,
+    slope: float = 0.0,
+    subjects: int = 12,
+    images: int = 4,
+    off_protocol: bool = False,
+    described: bool = True,
+    strategy: str = "box",
+) -> RunFolder:
+    """Write a run whose DICE rises with contrast by `effect`, and falls by `slope` a pixel."""
+    rng = np.random.default_rng(0)
+    records, rows = [], []
+    for number in range(subjects * images):
+        contrast, subject = rng.uniform(0, 100), f"s{number // images}"
+        name = f"i{number}"
+        exact = 0.7 + effect * (contrast - 50) / 100 + 0.03 * rng.normal()
+        common = {
+            "image_id": name, "target_id": f"{name}#liver", "subject": subject,
+            "off_protocol": off_protocol, "strategy": strategy,
+        }  # fmt: skip
+        records.append(record(**common, dice=exact))
+        for lo, hi in LEVELS if slope else ():
+            jitter = {"jitter_mode": "shift", "jitter_unit": "px", "jitter_lo": lo, "jitter_hi": hi}
+            records.append(record(**common, **jitter, dice=exact - slope * (lo + hi) / 2))
+        rows.append(
+            AttributeRow(
+                image_id=name,
+                target_id=f"{name}#liver",
+                area_px=int(rng.integers(900, 1100)),
+                area_share=0.1,
+                aspect_ratio=float(rng.uniform(0.3, 1)),
+                intensity_difference=contrast,
+                contrast_to_noise=contrast / 10,
+                fourier_order=float(rng.integers(1, 9)),
+                fourier_censored=False,
+                fourier_order_paper=float(rng.uniform(1, 60)),
+                compactness=float(rng.uniform(0.3, 1)),
+                n_components=int(rng.integers(1, 3)),
+                n_holes=0,
+                border_distance_px=int(rng.integers(0, 40)),
+            )
+        )
+    jitter = [f"shift:px:{lo:g}-{hi:g}" for lo, hi in LEVELS] if slope else []
+    made = folder(path, [], jitter=jitter, strategies=[strategy], selections=["single"])
+    made.write_part(0, records, [], [], rows if described else [])
+    return made
+
+
+def test_what_dice_depends_on_is_said_with_sign_and_interval(tmp_path):
+    """Contrast was planted, and nothing else is named."""
+    text = text_of(page(tmp_path, studied(tmp_path / "r", effect=0.4)))
+    said = text.split("on 48 targets of 12 subjects, DICE ")[1].split("(partial Spearman")[0]
+
+    assert "What DICE depends on" in text
+    assert said.startswith("rises with ")
+    assert "intensity difference (+0.9" in said
+    assert "contrast to noise" in said
+    assert "falls with" not in said
+    assert "size" not in said
+    assert "Partial effects" in text
+
+
+def test_no_effect_is_said_to_be_none(tmp_path):
+    """DICE that depends on nothing."""
+    text = text_of(page(tmp_path, studied(tmp_path / "r")))
+
+    assert "no attribute goes with DICE beyond chance" in text
+
+
+def test_few_subjects_are_said_to_be_too_few(tmp_path):
+    """Four of them."""
+    text = text_of(page(tmp_path, studied(tmp_path / "r", effect=0.4, subjects=4)))
+
+    assert "16 targets of 4 subjects are too few to test what DICE depends on" in text
+
+
+def test_a_run_without_attributes_has_no_such_section(tmp_path):
+    """An older run."""
+    html = page(tmp_path, studied(tmp_path / "r", effect=0.4, described=False))
+
+    assert "What DICE depends on" not in html
+
+
+def test_what_is_tolerated_is_said_and_drawn(tmp_path):
+    """0.004 a pixel: 0.05 is lost at 12.5 pixels."""
+    html = page(tmp_path, studied(tmp_path / "r", slope=0.004))
+    text = text_of(html)
+
+    assert "How sloppy may a prompt be?" in text
+    assert "when the box is shifted, DICE has lost 0.05 at 12.5 px" in text
+    assert "at 25 px it went from 0.69" in text
+    assert '<path class="trace"' in html
+
+
+def test_a_model_that_does_not_mind_is_said_not_to_within_what_was_tried(tmp_path):
+    """Nothing is said beyond the last level."""
+    text = text_of(page(tmp_path, studied(tmp_path / "r", slope=0.0001)))
+
+    assert "DICE has not lost 0.05 at 25 px" in text
+    assert "beyond 25 px" in text
+
+
+def test_off_protocol_jitter_is_in_the_table_and_not_in_words(tmp_path):
+    """It is marked there."""
+    text = text_of(page(tmp_path, studied(tmp_path / "r", slope=0.004, off_protocol=True)))
+
+    assert "DICE has lost" not in text
+    assert "box / single †" in text
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.004])
+def test_the_page_stays_whole(tmp_path, slope):
+    """Tags are balanced, ids come once."""
+    html = page(tmp_path, studied(tmp_path / "r", effect=0.4, slope=slope))
+    tags = Tags(html)
+
+    ids = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert not tags.open
