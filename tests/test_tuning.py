@@ -26,6 +26,7 @@ from tiny import (
 
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
+from promptseg.tuning import step
 from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
 from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
@@ -533,6 +534,47 @@ def test_settings_that_do_not_go_together_are_refused(given, line):
     """A setting that would do nothing, or harm, is an error."""
     with pytest.raises(DataError, match=line):
         changed(PRESETS["promptseg"], **given)
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "epochs", "val_every"), [(2, 60, 3), (3, 40, 2), (6, 20, 1), (50, 20, 1)]
+)
+def test_few_images_are_trained_on_for_more_epochs(per_epoch, epochs, val_every):
+    """At least 120 steps by the preset, in whole multiples of its epochs."""
+    found = PRESETS["promptseg"].stretched(per_epoch)
+
+    assert (found.epochs, found.val_every) == (epochs, val_every)
+    assert found.epochs * per_epoch >= 120
+
+
+def test_epochs_that_are_asked_for_are_not_multiplied():
+    """Two epochs are two, unless steps are asked for as well."""
+    assert changed(PRESETS["promptseg"], epochs=2).stretched(1).epochs == 2
+    assert changed(PRESETS["promptseg"], epochs=2, min_steps=7).stretched(1).epochs == 8
+
+
+def test_the_steps_asked_for_are_done_and_told(bright_model, dark, tmp_path):
+    """The result says how many epochs it became."""
+    settings = replace(QUICK, epochs=1, min_steps=9, overfit_steps=0)
+
+    outcome, _ = run(job(bright_model(), dark, tmp_path / "out", settings))
+
+    assert len(outcome.steps) >= 9
+    assert outcome.settings["epochs"] * outcome.steps_per_epoch == len(outcome.steps)
+
+
+def test_clicks_correct_some_answers_and_leave_others(bright_model, dark, tmp_path, monkeypatch):
+    """With one correction at most, some images are asked once and some twice."""
+    settings = replace(QUICK, prompts="clicks", rounds=1, epochs=2, overfit_steps=0)
+    rounds = []
+    loss = step.image_loss
+    monkeypatch.setattr(
+        step, "image_loss", lambda *of, **more: rounds.append(1) or loss(*of, **more)
+    )
+    outcome, _ = run(job(bright_model(), dark, tmp_path / "out", settings))
+    images = 2 * outcome.n_images["train"] + settings.batch_size  # and those of the checks
+
+    assert images < len(rounds) < 2 * images
 
 
 def test_the_paper_preset_is_the_papers():
