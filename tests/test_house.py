@@ -25,6 +25,7 @@ LAYERS = (
         "stats",
         "paired",
         "significance",
+        "contrast",
         "factors",
         "ranks",
         "response",

@@ -11,6 +11,8 @@ from promptseg.corpus import Corpus
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
+from promptseg.report.compared import METHOD as CONTRAST_METHOD
+from promptseg.report.compared import Compared, compared
 from promptseg.report.depends import METHOD as FACTORS_METHOD
 from promptseg.report.depends import Depends, depends
 from promptseg.report.facts import Method, account, methods
@@ -45,7 +47,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
     n_exact = sum(group.jitter is None for group in scored)
-    parts = _Parts(_sloppy(pooled), _depends(pooled, rows, best))
+    parts = _Parts(compared(pooled.records), _sloppy(pooled), _depends(pooled, rows, best))
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     return template(HERE / "report.html.jinja").render(
@@ -60,6 +62,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         figure=figure(pooled, scored, rows, best, name),
         comparisons=comparisons(scored, rows, means, name) if n_exact > 1 else [],
         jittered=under_jitter(scored, rows, means, name),
+        compared=parts.compared,
         sloppy=parts.sloppy,
         depends=parts.depends,
         n_seeds=max(len(folder.run.seeds) for folder in pooled.runs),
@@ -84,11 +87,14 @@ def _title(pooled: Pool) -> str:
 class _Parts:
     """The sections that need more than the table's rows."""
 
+    compared: Compared | None
     sloppy: Sloppy | None
     depends: Depends | None
 
 
 def _more_methods(parts: _Parts) -> Iterator[Method]:
+    if parts.compared is not None:
+        yield Method("Ways of answering compared", CONTRAST_METHOD)
     if parts.sloppy is not None:
         yield Method("Loss under jitter", LOSS_METHOD)
     if parts.depends is not None:

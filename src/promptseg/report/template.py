@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.report import depends, sloppy, words
+from promptseg.report import compared, depends, sloppy, words
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -19,6 +19,9 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "marked": words.marked,
     "plural": words.plural,
     "subjects": words.subjects,
+    "signed_difference": compared.signed,
+    "signed_span": compared.signed_span,
+    "judged": compared.judged,
     "radius": sloppy.radius,
     "radius_span": sloppy.radius_span,
     "correlation": depends.correlation,

@@ -1,0 +1,165 @@
+"""Which model and which prompt, as the report tells it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from promptseg.contrast import (
+    Arm,
+    Contrast,
+    Place,
+    against_best,
+    arms_of,
+    oracle_gaps,
+    ranking,
+)
+from promptseg.report.words import fraction, percent, plural
+from promptseg.stats import Estimate
+
+SURE = 0.05
+MOST_ARMS = 24
+METHOD = (
+    "Every way of answering (model, strategy, selection) is compared with the best one on the "
+    "targets that both were scored on: differences are averaged within targets, images, subjects "
+    "and tasks, intervals are over subjects, p is two-sided by flipping the signs of subjects, "
+    "corrected by Holm for the rows of a table. d is the mean of the subjects' differences over "
+    "their standard deviation. The ranking counts only targets that all were scored on; how stable "
+    "it is comes from 2,000 resamples of the subjects within data sets. Ways that look at the "
+    "reference (oracle, everything) are ranked apart."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A ranking of ways of answering, and each against the first."""
+
+    title: str
+    places: tuple[Place, ...]
+    against: tuple[Contrast | None, ...]  # None: the first, or no common targets
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """All of the section."""
+
+    lines: tuple[str, ...]
+    rankings: tuple[Ranked, ...]
+    gaps: tuple[Contrast, ...]
+    several_models: bool
+    several_protocols: bool
+    n_left_out: int
+
+    def name(self, arm: Arm) -> str:
+        """Name an arm by what differs between arms."""
+        words = f"{arm.strategy} / {arm.selection}"
+        words = f"{words} ({arm.protocol} protocol)" if self.several_protocols else words
+        return f"{arm.model}, {words}" if self.several_models else words
+
+
+def compared(records: pl.DataFrame) -> Compared | None:
+    """Compare all ways of answering; None where there is only one."""
+    arms = arms_of(records)
+    shown = arms[:MOST_ARMS]
+    if len(shown) < 2:
+        return None
+    groups = [
+        ("What a user gets", [arm for arm in shown if arm.is_deployable]),
+        ("With the reference at hand: upper bounds", [a for a in shown if not a.is_deployable]),
+    ]
+    rankings = [
+        found for title, own in groups if len(own) > 1 and (found := _ranked(records, title, own))
+    ]
+    gaps = oracle_gaps(records, shown)
+    if not rankings and not gaps:
+        return None
+    whole = Compared(
+        lines=(),
+        rankings=tuple(rankings),
+        gaps=tuple(gaps),
+        several_models=len({arm.model for arm in shown}) > 1,
+        several_protocols=len({arm.protocol for arm in shown}) > 1,
+        n_left_out=len(arms) - len(shown),
+    )
+    lines = [*_said(whole), *_gap_said(whole)]
+    return Compared(
+        tuple(lines),
+        whole.rankings,
+        whole.gaps,
+        whole.several_models,
+        whole.several_protocols,
+        whole.n_left_out,
+    )
+
+
+def _ranked(records: pl.DataFrame, title: str, arms: Sequence[Arm]) -> Ranked | None:
+    places = ranking(records, arms)
+    if not places:
+        return None
+    found = {one.arm: one for one in against_best(records, arms, places[0].arm)}
+    return Ranked(title, tuple(places), tuple(found.get(place.arm) for place in places))
+
+
+def signed(value: float | None) -> str:
+    """Write a difference with its sign: three decimals."""
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def signed_span(item: Estimate) -> str:
+    """Write the interval of a difference; nothing where there is none."""
+    if item.lo is None or item.hi is None:
+        return ""
+    return f"{signed(item.lo)} to {signed(item.hi)}"
+
+
+def judged(found: Contrast) -> str:
+    """Write the p of a contrast, or why there is none."""
+    if found.p_holm is None:
+        return found.cell.verdict
+    return "p < 0.001" if found.p_holm < 0.001 else f"p = {found.p_holm:.3f}"
+
+
+def _said(whole: Compared) -> list[str]:
+    """Say which way is best, and which of the others are worse beyond chance."""
+    if not whole.rankings or not whole.rankings[0].places[0].arm.is_deployable:
+        return []
+    first = whole.rankings[0].places[0]
+    contrasts = [one for one in whole.rankings[0].against if one is not None]
+    worse = [one for one in contrasts if _is_sure(one) and (one.cell.difference.value or 0) < 0]
+    lead = (
+        f"{whole.name(first.arm)} has the highest mean DICE of what a user gets, "
+        f"{fraction(first.dice)}"
+    )
+    if first.first is not None:
+        lead += f"; with other subjects it would come first in {percent(first.first)} of resamples"
+    told = [f"{lead}."]
+    if contrasts and all(one.p_holm is None for one in contrasts):
+        return [*told, "The subjects are too few to test whether any other is worse."]
+    if worse:
+        names = ", ".join(
+            f"{whole.name(one.arm)} ({signed(one.cell.difference.value)})" for one in worse
+        )
+        told.append(f"Worse beyond chance: {names}.")
+    open_ones = [whole.name(one.arm) for one in contrasts if one not in worse]
+    if open_ones:
+        told.append(f"Not told apart from it: {', '.join(open_ones)}.")
+    return [" ".join(told)]
+
+
+def _is_sure(one: Contrast) -> bool:
+    return one.p_holm is not None and one.p_holm < SURE
+
+
+def _gap_said(whole: Compared) -> list[str]:
+    known = [one for one in whole.gaps if one.cell.difference.value is not None]
+    if not known:
+        return []
+    largest = min(known, key=lambda one: one.cell.difference.value or 0.0)
+    lost = -(largest.cell.difference.value or 0.0)
+    if lost <= 0:
+        return []
+    return [
+        f"The oracle gap is largest with {whole.name(largest.arm)}: {fraction(lost)} DICE below "
+        f"the best of its candidates, which only the reference can point out "
+        f"({plural(largest.cell.n_pairs, 'pair')})."
+    ]

@@ -1,0 +1,175 @@
+"""Arms against the best: planted differences, rankings and costs."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from test_report import folder, page, record, text_of
+
+from promptseg.contrast import Arm, against_best, arms_of, contrast, oracle_gaps, ranking
+from promptseg.paired import compare
+from promptseg.record import Record, RunFolder
+
+BOX = Arm("m", "paper", "box", "single")
+POINT = Arm("m", "paper", "point1", "single")
+OTHER = Arm("n", "paper", "box", "single")
+
+
+def planted(
+    tmp_path: Path,
+    gaps: dict[Arm, float],
+    *,
+    subjects: int = 12,
+    noise: float = 0.02,
+    tasks: int = 1,
+    costs: dict[Arm, float] | None = None,
+    off: frozenset[Arm] = frozenset(),
+) -> RunFolder:
+    """Write records in which an arm lies a gap below 0.9, with noise of every subject."""
+    rng = np.random.default_rng(1)
+    records: list[Record] = []
+    for subject in range(subjects):
+        for task in range(tasks):
+            hard = 0.1 * rng.normal()
+            for arm, gap in gaps.items():
+                name = f"i{subject}"
+                organ = f"organ{task}"
+                records.append(
+                    record(
+                        model=arm.model, strategy=arm.strategy, selection=arm.selection,
+                        off_protocol=arm in off, subject=f"s{subject}", image_id=name,
+                        target_id=f"{name}#{organ}", object=organ, task=f"{organ} (CT)",
+                        prompt_id=f"{name}{organ}{arm.strategy}",
+                        dice=float(np.clip(0.85 + hard - gap + noise * rng.normal(), 0, 1)),
+                        embed_ms=1000.0, decode_ms=(costs or {}).get(arm, 50.0),
+                    )
+                )  # fmt: skip
+    models = sorted({arm.model for arm in gaps})
+    return folder(
+        tmp_path / "r",
+        records,
+        models={name: name * 64 for name in models},
+        asked={name: name for name in models},
+        trained_for={name: [] for name in models},
+        strategies=sorted({arm.strategy for arm in gaps}),
+        selections=sorted({arm.selection for arm in gaps}),
+    )
+
+
+def test_a_planted_difference_of_strategies_is_found_on_the_same_targets(tmp_path):
+    """One point lies 0.2 below the box, whatever the subject's difficulty."""
+    records = planted(tmp_path, {BOX: 0.0, POINT: 0.2}).records()
+    (found,) = against_best(records, arms_of(records), BOX)
+
+    assert found.arm == POINT
+    assert found.cell.difference.value == pytest.approx(-0.2, abs=0.02)
+    assert found.cell.difference.lo < -0.19 < -0.2 + 0.03
+    assert (found.cell.n_units, found.cell.n_pairs) == (12, 12)
+    assert found.p_holm == pytest.approx(2 / 2**12)
+
+
+def test_models_are_compared_as_paired_does(tmp_path):
+    """The same numbers as of two models on the same prompts."""
+    records = planted(tmp_path, {BOX: 0.05, OTHER: 0.0}, tasks=3).records()
+    ours = contrast(records, BOX, OTHER)
+    theirs = compare(records, "n", "m").means[0]
+
+    assert ours.difference.value == pytest.approx(theirs.difference.value)
+    assert (ours.difference.lo, ours.p) == (pytest.approx(theirs.difference.lo), theirs.p)
+
+
+def test_the_p_of_a_table_is_corrected_for_the_table(tmp_path):
+    """Three contrasts: Holm multiplies the smallest by three."""
+    third = Arm("m", "paper", "points5", "single")
+    fourth = Arm("m", "paper", "points5+5", "single")
+    records = planted(tmp_path, {BOX: 0.0, POINT: 0.2, third: 0.2, fourth: 0.0}).records()
+    found = {one.arm: one for one in against_best(records, arms_of(records), BOX)}
+
+    assert found[POINT].p_holm == pytest.approx(3 * found[POINT].cell.p)
+    assert found[fourth].p_holm > 0.05
+
+
+def test_arms_that_are_alike_are_not_told_apart(tmp_path):
+    """Neither by the test nor by the ranking."""
+    records = planted(tmp_path, {BOX: 0.0, POINT: 0.0}, noise=0.05).records()
+    first, second = ranking(records, arms_of(records))
+
+    assert 0.02 < first.first < 0.995
+    assert (first.rank_lo, first.rank_hi) == (1, 2) == (second.rank_lo, second.rank_hi)
+    assert first.first + second.first == pytest.approx(1)
+
+
+def test_a_clear_winner_comes_first_in_every_resample(tmp_path):
+    """And the times decide who lies on the frontier."""
+    costs = {BOX: 50.0, POINT: 20.0, OTHER: 60.0}
+    records = planted(tmp_path, {BOX: 0.0, POINT: 0.2, OTHER: 0.1}, costs=costs, tasks=2).records()
+    places = ranking(records, arms_of(records))
+
+    assert [place.arm for place in places] == [BOX, OTHER, POINT]
+    assert [place.first for place in places] == [1, 0, 0]
+    assert [place.is_frontier for place in places] == [True, False, True]
+    assert (places[0].embed_ms, places[0].decode_ms) == (1000, 50)
+
+
+def test_few_subjects_are_ranked_and_not_tested(tmp_path):
+    """Four have neither stability nor p."""
+    records = planted(tmp_path, {BOX: 0.0, POINT: 0.2}, subjects=4).records()
+    first, _ = ranking(records, arms_of(records))
+    (found,) = against_best(records, arms_of(records), BOX)
+
+    assert first.first is None
+    assert (found.p_holm, found.cell.verdict) == (None, "too few subjects to test")
+
+
+def test_off_protocol_arms_take_no_part(tmp_path):
+    """What a model was not trained for is no rival."""
+    records = planted(tmp_path, {BOX: 0.0, POINT: -0.1}, off=frozenset({POINT})).records()
+
+    assert arms_of(records) == [BOX]
+
+
+def test_only_common_targets_are_ranked(tmp_path):
+    """A target that one arm failed on counts for none."""
+    records = planted(tmp_path, {BOX: 0.0, POINT: 0.0}, noise=0).records()
+    worst = records.sort("dice")["image_id"][0]
+    broken = records.with_columns(
+        outcome=pl.when((pl.col("image_id") == worst) & (pl.col("strategy") == "box"))
+        .then(pl.lit("failed"))
+        .otherwise("outcome")
+    )
+
+    places = ranking(broken, arms_of(broken))
+
+    rest = records.filter(pl.col("image_id") != worst)
+    assert places[0].dice == pytest.approx(rest["dice"].mean())
+
+
+def test_the_oracle_gap_is_what_the_choice_loses(tmp_path):
+    """Predicted lies 0.1 below the oracle of the same strategy."""
+    oracle = Arm("m", "paper", "point1", "oracle")
+    predicted = Arm("m", "paper", "point1", "predicted")
+    records = planted(tmp_path, {oracle: 0.0, predicted: 0.1, BOX: 0.3}).records()
+    (gap,) = oracle_gaps(records, arms_of(records))
+
+    assert (gap.arm, gap.against) == (predicted, oracle)
+    assert gap.cell.difference.value == pytest.approx(-0.1, abs=0.02)
+
+
+def test_the_report_says_which_is_best_and_what_is_worse(tmp_path):
+    """In words, with what is not told apart."""
+    oracle = Arm("m", "paper", "box", "oracle")
+    third = Arm("m", "paper", "points5", "single")
+    made = planted(tmp_path, {BOX: 0.0, POINT: 0.2, third: 0.001, oracle: -0.1})
+    text = text_of(page(tmp_path, made))
+
+    assert "Which model, which prompt?" in text
+    assert "has the highest mean DICE of what a user gets" in text
+    assert "Worse beyond chance: point1 / single (−0." in text
+    assert "Not told apart from it: " in text
+    assert "The oracle gap is largest with box / single: 0.1" in text
+
+
+def test_one_way_of_answering_has_nothing_to_be_compared_with(tmp_path):
+    """No section."""
+    assert "Which model, which prompt?" not in page(tmp_path, planted(tmp_path, {BOX: 0.0}))
