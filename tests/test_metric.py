@@ -552,6 +552,20 @@ def test_the_table_of_dice_is_exact(seed: int, n_references: int, n_preds: int):
     assert table.tolist() == expected
 
 
+@pytest.mark.parametrize(("n_preds", "n_references"), [(600, 2), (2, 300), (256, 255)])
+def test_the_table_takes_any_number_of_masks(n_preds: int, n_references: int):
+    """More than 255 masks, of everything or of an image full of nuclei."""
+    rng = np.random.default_rng(n_preds)
+    preds, references = rng.random((2, 600, 6, 7)) < 0.4
+    references[:, 0, 0] = True
+    chosen = preds[:n_preds], references[:n_references]
+    table = dice_table(*([to_rle(mask) for mask in masks] for masks in chosen))
+
+    assert table.shape == (n_preds, n_references)
+    assert table[-1, -1] == dice(chosen[0][-1], chosen[1][-1])
+    assert table[0, -1] == dice(chosen[0][0], chosen[1][-1])
+
+
 def test_a_table_refuses_an_empty_reference_and_unequal_sizes():
     """Both would be a number of nothing."""
     full, empty = (to_rle(np.full((4, 4), value)) for value in (True, False))

@@ -312,6 +312,17 @@ def _require_spacing(spacing_yx: tuple[float, float]) -> None:
         raise ValueError(f"spacing must be two positive lengths (y, x), not {spacing_yx}")
 
 
+def _areas(masks: Sequence[Rle]) -> Float64[np.ndarray, "n"]:
+    """Count the pixels of masks."""
+    from pycocotools import mask
+
+    coco: Any = mask
+    # it counts its masks in 8 bits, and fails on more (pycocotools 2.0.11 with NumPy 2)
+    pieces = [coco.area(list(masks[n : n + 255])) for n in range(0, len(masks), 255)]
+    areas: Float64[np.ndarray, " n"] = np.concatenate(pieces).astype(np.float64)
+    return areas
+
+
 def dice_table(preds: Sequence[Rle], references: Sequence[Rle]) -> Float64[np.ndarray, "p r"]:
     """Exact DICE of every mask with every reference, in one call; 0 where a mask is empty.
 
@@ -327,12 +338,12 @@ def dice_table(preds: Sequence[Rle], references: Sequence[Rle]) -> Float64[np.nd
         raise ValueError("masks of one table have one size")
     if not references:
         return np.zeros((len(preds), 0))
-    areas = coco.area(list(references)).astype(np.float64)
+    areas = _areas(references)
     if not areas.all():
         raise ValueError("a reference is empty; leave out targets that are not in the image")
     if not preds:
         return np.zeros((0, len(references)))
-    total = coco.area(list(preds)).astype(np.float64)[:, None] + areas
+    total = _areas(preds)[:, None] + areas
     iou = np.asarray(coco.iou(list(preds), list(references), [0] * len(references)))
     shared = np.rint(iou * total / (1 + iou))  # pixels: rounding undoes that of the division
     table: Float64[np.ndarray, "p r"] = 2 * shared / total
