@@ -80,7 +80,7 @@ def main() -> None:
         told.out,
         network.state_dict(),
         model,
-        replace(shipped),
+        shipped,
         base=load_model(BASE),
         dtype="float16",
     )

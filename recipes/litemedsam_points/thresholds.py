@@ -3,7 +3,7 @@
 python recipes/litemedsam_points/thresholds.py CORPUS... --model FOLDER --out FILE
 
 One image of every corpus; every point of the grid is decoded once. Of the thresholds that leave a
-mask on every image, and not more than a hundred, those count that lose least of the DICE which the
+mask on every image, and not more than 150, those count that lose least of the DICE which the
 best of all candidates gives.
 """
 
@@ -26,9 +26,10 @@ from promptseg.prompt import Everything, Prompt, to_json
 from promptseg.sample import Sample
 
 GRID = 16  # points a side: what is chosen hardly depends on it
-PRED_IOU = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-STABILITY = ((0.0, 1.0), (0.7, 1.0), (0.8, 1.0), (0.9, 1.0))
-FEWEST, MOST = 1, 100
+PRED_IOU = (0.2, 0.3, 0.4, 0.5, 0.6)
+STABILITY = ((0.0, 1.0), (0.7, 1.0), (0.8, 1.0))
+NMS = (0.7, 0.9)
+FEWEST, MOST = 1, 150
 ALL = Everything(points_per_side=GRID, pred_iou_thresh=0, stability_score_thresh=0)
 
 
@@ -56,12 +57,13 @@ class Remembering:
 def choices() -> Iterator[Everything]:
     """List what is tried, after what rejects nothing."""
     yield replace(ALL, box_nms_thresh=1.0)
-    for iou, (stability, offset) in product(PRED_IOU, STABILITY):
+    for iou, (stability, offset), nms in product(PRED_IOU, STABILITY, NMS):
         yield replace(
             ALL,
             pred_iou_thresh=iou,
             stability_score_thresh=stability,
             stability_score_offset=offset,
+            box_nms_thresh=nms,
         )
 
 
@@ -100,7 +102,8 @@ def main() -> None:
     allowed = (counts.min(1) >= FEWEST) & (counts.max(1) <= MOST)
     for settings, n, d, ok in zip(tried, counts, dice, allowed, strict=True):
         print(
-            f"iou {settings.pred_iou_thresh} stability {settings.stability_score_thresh}: "
+            f"iou {settings.pred_iou_thresh} stability {settings.stability_score_thresh} "
+            f"nms {settings.box_nms_thresh}: "
             f"{n.min():.0f} to {n.max():.0f} masks, oracle DICE {d.mean():.3f}"
             f"{'' if ok else ' (not allowed)'}"
         )
