@@ -6,7 +6,15 @@ import polars as pl
 import pytest
 
 from promptseg.attributes import NAMES
-from promptseg.factors import INSTEAD, TOGETHER, Factor, Factors, factors
+from promptseg.factors import (
+    INSTEAD,
+    TOGETHER,
+    Factor,
+    Factors,
+    effect,
+    factors,
+    scored_targets,
+)
 from promptseg.ranks import Ranks, partial
 
 
@@ -104,13 +112,13 @@ def test_alone_is_spearmans_correlation_and_inflation_that_of_the_ranks():
 
 def test_a_planted_effect_is_found_with_sign_and_size_and_no_other():
     """The correlation that was put in, and an interval that excludes zero."""
-    for effect in (0.6, -0.6):
-        records, attributes = planted(np.random.default_rng(2), subjects=60, effect=effect)
+    for rho in (0.6, -0.6):
+        records, attributes = planted(np.random.default_rng(2), subjects=60, effect=rho)
         found = factors(records, attributes)
         row = one(found)
 
-        assert row.rho == pytest.approx(effect, abs=0.1)
-        assert row.lo < effect < row.hi
+        assert row.rho == pytest.approx(rho, abs=0.1)
+        assert row.lo < rho < row.hi
         assert row.lo * row.hi > 0
         assert row.p_holm < 0.01
         others = [r for r in found[0].rows if r.attribute not in (*INSTEAD, row.attribute)]
@@ -219,3 +227,40 @@ def test_leaving_units_out_equals_doing_so():
         rest = ranks.values[ranks.unit != unit]
         rest = rest - rest.mean(0)
         assert np.allclose(fast, rest.T @ rest)
+
+
+def test_a_partial_effect_shows_no_difference_between_data_sets():
+    """Large objects of one data set are good, small ones of another bad: size does nothing."""
+    rng = np.random.default_rng(10)
+    parts = [planted(rng, dataset="a", base=-2), planted(rng, dataset="b", base=2)]
+    records = pl.concat([part[0] for part in parts])
+    shift = pl.when(pl.col("target_id").str.starts_with("b/")).then(100.0).otherwise(0.0)
+    attributes = pl.concat([part[1] for part in parts]).with_columns(
+        area_px=pl.col("area_px") + shift
+    )
+
+    steps = effect(scored_targets(records, attributes), "area_px")
+
+    assert len(steps) == 5
+    assert np.ptp([step.dice for step in steps]) < 0.12
+    by_dataset = records.group_by("dataset").agg(pl.col("dice").mean())["dice"]
+    assert by_dataset.max() - by_dataset.min() > 0.5
+
+
+def test_a_partial_effect_is_not_given_to_an_attribute_that_resembles_it():
+    """Area drives DICE; the distance to the border follows area, and has no effect of its own."""
+    rng = np.random.default_rng(11)
+    records, attributes = planted(rng, subjects=40, clustered=0.0)
+    size = rng.uniform(size=records.height)
+    attributes = attributes.with_columns(
+        area_px=pl.Series(size),
+        border_distance_px=pl.Series(size + 0.2 * rng.normal(size=len(size))),
+    )
+    records = records.with_columns(dice=pl.Series(0.2 + 0.6 * size))
+    scored = scored_targets(records, attributes)
+
+    own = [step.dice for step in effect(scored, "area_px")]
+    other = [step.dice for step in effect(scored, "border_distance_px")]
+
+    assert own[-1] - own[0] > 0.35
+    assert np.ptp(other) < 0.1

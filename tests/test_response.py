@@ -148,3 +148,27 @@ def test_without_jitter_there_is_no_response():
 def test_the_radius_is_where_the_line_first_crosses(at, losses, radius):
     """By straight lines from no loss at no jitter; the first crossing counts."""
     assert tolerance_radius(at, np.array(losses)) == pytest.approx(radius)
+
+
+def test_the_exact_dice_is_averaged_as_the_loss_is():
+    """A subject of many targets weighs as one of few, so that exact minus loss is a DICE."""
+    many = planted(0.0, subjects=1, images=50)
+    few = planted(0.0, subjects=1, images=1).with_columns(
+        pl.col("dice") - 0.8, subject=pl.lit("t"), image_id=pl.lit("t"), target_id=pl.lit("t#a")
+    )
+    found = of(responses(pl.concat([many, few])), "a (CT)")
+
+    expected = (many.filter(pl.col("jitter_mode").is_null())["dice"].mean() + 0.1) / 2
+    assert found.exact == pytest.approx(expected)
+
+
+def test_levels_of_one_middle_stay_two():
+    """0-10 and 3-7 pixels are no level of 5."""
+    levels = (parse_jitter("shift:px:0-10"), parse_jitter("shift:px:3-7"))
+    records = planted(0.0, levels=levels).with_columns(
+        dice=pl.when(pl.col("jitter_lo") == 0).then(pl.col("dice") - 0.4).otherwise("dice")
+    )
+    found = of(responses(records), "a (CT)")
+
+    assert [level.at for level in found.levels] == [5, 5]
+    assert sorted(level.loss for level in found.levels) == pytest.approx([0.0, 0.4])

@@ -5,6 +5,7 @@ scored on, as `paired` compares models on the same prompts; off-protocol arms an
 take no part. Beside it: how stable the ranking is, what the oracle adds, and what each arm costs.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,8 +13,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from promptseg.paired import Cell, compare
-from promptseg.significance import holm
+from promptseg.paired import Cell, compare, pairs_of
+from promptseg.record import with_corpus
+from promptseg.significance import can_pass, holm, sign_flip_p
 from promptseg.stats import DRAWS, FEWEST
 
 KEY = ("model", "protocol", "strategy", "selection")
@@ -38,13 +40,14 @@ class Arm:
 class Contrast:
     """One arm against another: `cell.difference` is `arm` minus `against`, over tasks if several.
 
-    `cell.p` is of this contrast alone, `p_holm` corrected for all contrasts shown together; None
-    where the subjects are too few to test.
+    `p` is two-sided, by flipping the signs of the subjects. `p_holm` is corrected for all contrasts
+    shown together; None where the subjects are too few to test.
     """
 
     arm: Arm
     against: Arm
     cell: Cell
+    p: float
     p_holm: float | None = None
 
 
@@ -64,9 +67,10 @@ class Place:
 
 
 def arms_of(records: pl.DataFrame) -> list[Arm]:
-    """List the on-protocol arms that were scored without jitter."""
-    rows = _exact(records).select(KEY).unique(maintain_order=True)
-    return [Arm(*row) for row in rows.iter_rows()]
+    """List the on-protocol arms that were scored without jitter, the highest mean DICE first."""
+    means = _exact(records).group_by(KEY, maintain_order=True).agg(pl.col("dice").mean())
+    ordered = means.sort("dice", descending=True, maintain_order=True)
+    return [Arm(*row) for row in ordered.select(KEY).iter_rows()]
 
 
 def _exact(records: pl.DataFrame) -> pl.DataFrame:
@@ -75,6 +79,7 @@ def _exact(records: pl.DataFrame) -> pl.DataFrame:
         ~pl.col("off_protocol"),
         pl.col("task").is_not_null(),
         pl.col("strategy") != "masks",
+        pl.col("outcome") != "failed",
     )
 
 
@@ -82,10 +87,10 @@ def _is(arm: Arm) -> pl.Expr:
     return pl.all_horizontal(*(pl.col(name) == getattr(arm, name) for name in KEY))
 
 
-def contrast(records: pl.DataFrame, arm: Arm, against: Arm) -> Cell | None:
+def contrast(records: pl.DataFrame, arm: Arm, against: Arm) -> Contrast | None:
     """Compare two arms on the targets that both were scored on; None where there are none.
 
-    The cell is the mean over tasks, or that of the only task.
+    The cell is the mean over tasks, or that of the only task that both have.
     """
     labels = {"a": against, "b": arm}
     sides = [
@@ -102,59 +107,65 @@ def contrast(records: pl.DataFrame, arm: Arm, against: Arm) -> Cell | None:
     ]
     if not all(side.height for side in sides):
         return None
-    found = compare(pl.concat(sides), "a", "b")
-    rows = [*found.means, *found.cells]
-    return rows[0] if rows and rows[0].difference.value is not None else None
+    both = pl.concat(sides)
+    found = compare(both, "a", "b")
+    cell = next(
+        (row for row in (*found.means, *found.cells) if row.difference.value is not None), None
+    )
+    if cell is None:
+        return None
+    pairs = pairs_of(both, "a", "b").drop_nulls("difference").with_columns(arm=pl.lit(0))
+    values = _by_unit(pairs.rename({"difference": "value"}), 1)[0][0]
+    counts = np.isfinite(values).sum(axis=1, keepdims=True)
+    shares = np.nansum(values / (counts * len(values)), axis=0)
+    return Contrast(arm=arm, against=against, cell=cell, p=sign_flip_p(shares))
 
 
 def against_best(records: pl.DataFrame, arms: Sequence[Arm], best: Arm) -> list[Contrast]:
     """Compare every arm with the best one; p is corrected for all of these contrasts."""
-    found = [
-        Contrast(arm=arm, against=best, cell=cell)
-        for arm in arms
-        if arm != best and (cell := contrast(records, arm, best)) is not None
-    ]
-    return corrected(found)
+    found = (contrast(records, arm, best) for arm in arms if arm != best)
+    return corrected([one for one in found if one is not None])
 
 
 def oracle_gaps(records: pl.DataFrame, arms: Sequence[Arm]) -> list[Contrast]:
-    """Compare what a user gets with what the oracle would take, strategy by strategy.
+    """Compare the candidate that a user gets (`predicted`) with the best one, by strategy.
 
-    The difference is deployable minus oracle: negative, and as large as what a better choice among
-    the candidates could give.
+    Both choose among the same candidates, so that the difference is never positive: what a better
+    choice could give.
     """
-    found = []
-    for oracle in arms:
-        for selection in ("predicted", "single"):
-            own = replace(oracle, selection=selection)
-            if oracle.selection == "oracle" and own in arms:
-                cell = contrast(records, own, oracle)
-                if cell is not None:
-                    found.append(Contrast(arm=own, against=oracle, cell=cell))
-    return corrected(found)
+    pairs = (
+        (arm, replace(arm, selection="oracle")) for arm in arms if arm.selection == "predicted"
+    )
+    found = (contrast(records, own, oracle) for own, oracle in pairs if oracle in arms)
+    return corrected([one for one in found if one is not None])
 
 
 def corrected(found: Sequence[Contrast]) -> list[Contrast]:
-    """Correct the p of contrasts for each other, by Holm."""
-    tested = [i for i, one in enumerate(found) if one.cell.p is not None]
-    values = dict(zip(tested, holm([found[i].cell.p or 0.0 for i in tested]), strict=True))
+    """Correct the p of contrasts for each other, by Holm; those that never could pass have none."""
+    able = can_pass([one.cell.n_units for one in found])
+    tested = [i for i, is_able in enumerate(able) if is_able]
+    values = dict(zip(tested, holm([found[i].p for i in tested]), strict=True))
     return [replace(one, p_holm=values.get(i)) for i, one in enumerate(found)]
 
 
 def ranking(records: pl.DataFrame, arms: Sequence[Arm], *, seed: int = 0) -> list[Place]:
     """Rank arms, and tell how often the ranking would be another with other subjects.
 
-    Only targets count that all arms were scored on. Subjects are resampled within data sets, the
-    same draw for all arms (percentile bootstrap); below five subjects nothing is said of stability.
+    Only targets count that all arms were scored on; an arm that shares less than half of those of
+    the others is left out. Subjects are resampled within data sets, the same draw for all arms
+    (percentile bootstrap). Nothing is said of stability where a data set, or a task, has fewer than
+    five subjects: resamples would hardly differ.
     """
-    scored = _exact(records).filter(pl.col("outcome") != "failed")
+    scored = with_corpus(_exact(records))
+    arms = _together(scored, arms)
     listed = pl.DataFrame(
         [{name: getattr(arm, name) for name in KEY} | {"arm": n} for n, arm in enumerate(arms)]
     )
     numbered = scored.join(listed, on=KEY, how="inner", maintain_order="left")
-    by = ["arm", "dataset", "subject", "task", "image_id", "target_id"]
-    targets = numbered.group_by(by, maintain_order=True).agg(pl.col("dice").mean())
-    common = targets.filter(pl.col("arm").n_unique().over("task", "target_id") == len(arms))
+    by = ["arm", "corpus", "dataset", "subject", "task", "image_id", "target_id"]
+    targets = numbered.group_by(by, maintain_order=True).agg(value=pl.col("dice").mean())
+    of_target = pl.col("arm").n_unique().over("corpus", "task", "target_id")
+    common = targets.filter(of_target == len(arms))
     if not common.height:
         return []
     values, datasets = _by_unit(common, len(arms))
@@ -162,7 +173,7 @@ def ranking(records: pl.DataFrame, arms: Sequence[Arm], *, seed: int = 0) -> lis
     order: list[int] = np.argsort(-means, kind="stable").tolist()
     ranks = np.empty(len(arms), dtype=int)
     ranks[order] = np.arange(1, len(arms) + 1)
-    drawn = _resampled_ranks(values, datasets, seed) if values.shape[2] >= FEWEST else None
+    drawn = _resampled_ranks(values, datasets, seed) if _enough(values[0], datasets) else None
     costs = [_cost(numbered.filter(pl.col("arm") == place)) for place in range(len(arms))]
     return [
         Place(
@@ -180,6 +191,26 @@ def ranking(records: pl.DataFrame, arms: Sequence[Arm], *, seed: int = 0) -> lis
     ]
 
 
+def _together(scored: pl.DataFrame, arms: Sequence[Arm]) -> list[Arm]:
+    """Choose the arms that were scored on much the same targets, in their order."""
+    names = pl.struct("corpus", "task", "target_id")
+    own = {arm: set(map(str, scored.filter(_is(arm)).select(names).to_series())) for arm in arms}
+    kept: list[Arm] = []
+    shared: set[str] = set()
+    for arm in sorted(arms, key=lambda one: -len(own[one])):
+        left = shared & own[arm] if kept else own[arm]
+        if 2 * len(left) >= len(own[kept[0]] if kept else left) and left:
+            kept.append(arm)
+            shared = left
+    return [arm for arm in arms if arm in kept]
+
+
+def _enough(values: Float[np.ndarray, "tasks units"], datasets: Sequence[str]) -> bool:
+    """Tell whether resamples differ enough to speak of stability."""
+    fewest = int(np.isfinite(values).sum(axis=1).min())
+    return min(fewest, *Counter(datasets).values()) >= FEWEST
+
+
 def _by_unit(
     common: pl.DataFrame, n_arms: int
 ) -> tuple[Float[np.ndarray, "arms tasks units"], list[str]]:
@@ -189,16 +220,16 @@ def _by_unit(
     means = (
         common.with_columns(who=who)
         .group_by("arm", "task", "dataset", "who", "image_id", maintain_order=True)
-        .agg(pl.col("dice").mean())
+        .agg(pl.col("value").mean())
         .group_by("arm", "task", "dataset", "who", maintain_order=True)
-        .agg(pl.col("dice").mean())
+        .agg(pl.col("value").mean())
     )
     tasks = {name: i for i, name in enumerate(sorted(set(means["task"].to_list())))}
     pairs = sorted(set(means.select("dataset", "who").iter_rows()))
     units: Mapping[tuple[str, str], int] = {pair: i for i, pair in enumerate(pairs)}
     values = np.full((n_arms, len(tasks), len(units)), np.nan)
-    for arm, task, dataset, unit, dice in means.iter_rows():
-        values[arm, tasks[task], units[dataset, unit]] = dice
+    for arm, task, dataset, unit, value in means.iter_rows():
+        values[arm, tasks[task], units[dataset, unit]] = value
     return values, [dataset for dataset, _ in pairs]
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from promptseg.ranks import STRATUM, Products, Ranks, partial, simple, variance_inflation
+from promptseg.record import with_corpus
 from promptseg.significance import holm
 from promptseg.stats import COMBINATION, FEWEST, LEVEL, jitter_label
 
@@ -77,11 +78,17 @@ def scored_targets(records: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFr
     known = pl.col("dice").is_not_null() & pl.col("jitter_mode").is_null()
     own = records.filter(known & (pl.col("outcome") != "failed"))
     key = [jitter_label().alias("jitter") if name == "jitter" else name for name in COMBINATION]
-    keep = [*STRATUM, "task", "image_id", "target_id", "subject"]
+    keep = ["corpus", *STRATUM, "task", "image_id", "target_id", "subject"]
     return (
-        own.group_by(*key, *keep, maintain_order=True)
+        with_corpus(own)
+        .group_by(*key, *keep, maintain_order=True)
         .agg(pl.col("dice").mean())
-        .join(attributes.drop("image_id"), on="target_id", how="inner", maintain_order="left")
+        .join(
+            with_corpus(attributes).drop("image_id"),
+            on=["corpus", "target_id"],
+            how="inner",
+            maintain_order="left",
+        )
         .with_columns(
             unit=pl.concat_str(
                 "dataset",
@@ -185,8 +192,9 @@ def effect(scored: pl.DataFrame, attribute: str, *, steps: int = 5) -> tuple[Ste
     """Show how DICE rises or falls with an attribute, the others held: a partial effect.
 
     DICE is brought to what it would be at average ranks of the other attributes (least squares on
-    ranks within data set and modality), then averaged over fifths of the targets by this
-    attribute. Intervals are Student's t over the means of subjects, from five on.
+    the ranks of all within data set and modality, without the differences between these), then
+    averaged over fifths of the targets by this attribute's rank. Intervals are Student's t over
+    the means of subjects, from five on.
 
     Parameters
     ----------
@@ -198,16 +206,16 @@ def effect(scored: pl.DataFrame, attribute: str, *, steps: int = 5) -> tuple[Ste
     whole = scored.drop_nulls([*TOGETHER, attribute])
     if whole.height < 2 * steps or whole[attribute].n_unique() < 2:
         return ()
-    ranks = Ranks.of(whole, held)
-    others = ranks.values[:, 1:]
+    ranks = Ranks.of(whole, [attribute, *held])
     dice = whole["dice"].to_numpy()
     centred = dice - _stratum_means(dice, ranks.stratum)
-    slopes = np.linalg.lstsq(others, centred, rcond=None)[0]
-    values = whole[attribute].to_numpy().astype(np.float64)
-    cuts = np.unique(np.quantile(values, np.linspace(0, 1, steps + 1)[1:-1]))
-    place = np.searchsorted(cuts, values, side="right")
+    slopes = np.linalg.lstsq(ranks.values[:, 1:], centred, rcond=None)[0]
+    brought = centred + dice.mean() - ranks.values[:, 2:] @ slopes[1:]
+    values, rank = whole[attribute].to_numpy().astype(np.float64), ranks.values[:, 1]
+    cuts = np.unique(np.quantile(rank, np.linspace(0, 1, steps + 1)[1:-1]))
+    place = np.searchsorted(cuts, rank, side="right")
     return tuple(
-        _step(values[own], (dice - others @ slopes)[own], ranks.unit[own])
+        _step(values[own], brought[own], ranks.unit[own])
         for own in (place == step for step in range(len(cuts) + 1))
         if own.any()
     )

@@ -269,6 +269,13 @@ class RunFolder:
         return [name for names in newer for name in names]
 
 
+def with_corpus(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """Make sure that there is a column `corpus`: two corpora may call their targets alike."""
+    import polars as pl
+
+    return frame if "corpus" in frame.columns else frame.with_columns(corpus=pl.lit(""))
+
+
 def _with_nulls(table: "pa.Table", schema: "pa.Schema", name: str) -> "pa.Table":
     """Add a column of nulls, where the schema has it."""
     import pyarrow as pa

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from promptseg.record import with_corpus
 from promptseg.stats import DRAWS, FEWEST, bootstrap_interval, t_interval
 
 LOST = 0.05  # DICE, at which the tolerance ends
@@ -48,7 +49,7 @@ class Response:
     task: str
     mode: str
     measure: str  # px; rel: of the square root of the target's area; "px as rel": converted
-    exact: float  # mean DICE without jitter
+    exact: float  # mean DICE without jitter, of the targets of the last level
     levels: tuple[Level, ...]
     radius: float | None  # where the mean has lost 0.05; None: not within the levels
     radius_lo: float | None = None
@@ -90,11 +91,13 @@ def responses(
 
 def _pairs(records: pl.DataFrame) -> pl.DataFrame:
     """Pair every jittered score with the exact one of its target."""
-    scored = records.filter((pl.col("outcome") != "failed") & pl.col("task").is_not_null())
-    names = [*KEY, "dataset", "subject", "task", "image_id", "target_id"]
+    scored = with_corpus(records).filter(
+        (pl.col("outcome") != "failed") & pl.col("task").is_not_null()
+    )
+    names = [*KEY, "corpus", "dataset", "subject", "task", "image_id", "target_id"]
     exact = (
         scored.filter(pl.col("jitter_mode").is_null())
-        .group_by(*KEY, "target_id")
+        .group_by(*KEY, "corpus", "target_id")
         .agg(exact=pl.col("dice").mean())
     )
     jittered = (
@@ -104,20 +107,22 @@ def _pairs(records: pl.DataFrame) -> pl.DataFrame:
             mode="jitter_mode",
             measure="jitter_unit",
             at=(pl.col("jitter_lo") + pl.col("jitter_hi")) / 2,
+            width=pl.col("jitter_hi") - pl.col("jitter_lo"),
             maintain_order=True,
         )
         .agg(dice=pl.col("dice").mean())
     )
-    return jittered.join(exact, on=[*KEY, "target_id"], how="inner", maintain_order="left").select(
-        *names, "mode", "measure", "at", "exact", loss=pl.col("exact") - pl.col("dice")
+    on = [*KEY, "corpus", "target_id"]
+    return jittered.join(exact, on=on, how="inner", maintain_order="left").select(
+        *names, "mode", "measure", "at", "width", "exact", loss=pl.col("exact") - pl.col("dice")
     )
 
 
 def _converted(pairs: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFrame:
     """Tell jitter in pixels relative to each target's size, cut into levels."""
     sized = pairs.filter(pl.col("measure") == "px").join(
-        attributes.select("target_id", "area_px"),
-        on="target_id",
+        with_corpus(attributes).select("corpus", "target_id", "area_px"),
+        on=["corpus", "target_id"],
         how="inner",
         maintain_order="left",
     )
@@ -125,7 +130,7 @@ def _converted(pairs: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFrame:
     middles = np.array([(low + high) / 2 for low, high in pairwise(RELATIVE)] + [np.inf])
     level = middles[np.searchsorted(RELATIVE, relative, side="right") - 1]
     return (
-        sized.with_columns(measure=pl.lit("px as rel"), at=pl.Series(level))
+        sized.with_columns(measure=pl.lit("px as rel"), at=pl.Series(level), width=0.0)
         .filter(pl.col("at").is_finite())
         .group_by([name for name in pairs.columns if name != "loss"], maintain_order=True)
         .agg(pl.col("loss").mean())
@@ -147,6 +152,8 @@ class _Losses:
 
     at: tuple[float, ...]
     values: Float[np.ndarray, "levels tasks units"]
+    exact: Float[np.ndarray, "tasks units"]  # DICE of the targets of the last level
+    n_targets: tuple[int, ...]
 
 
 def _losses(tasks: Sequence[pl.DataFrame]) -> _Losses:
@@ -155,22 +162,34 @@ def _losses(tasks: Sequence[pl.DataFrame]) -> _Losses:
     )
     by_image = together["subject"].is_null().any()
     who = pl.col("image_id") if by_image else pl.col("subject")
+    level = ("at", "width")  # two levels may have one middle
     means = (
         together.with_columns(who=pl.concat_str("dataset", who, separator="\n"))
-        .group_by("place", "at", "who", "image_id", maintain_order=True)
-        .agg(pl.col("loss").mean())
-        .group_by("place", "at", "who", maintain_order=True)
-        .agg(pl.col("loss").mean())
+        .group_by("place", *level, "who", "image_id", maintain_order=True)
+        .agg(pl.col("loss", "exact").mean())
+        .group_by("place", *level, "who", maintain_order=True)
+        .agg(pl.col("loss", "exact").mean())
     )
-    at = sorted(set(means["at"].to_list()))
-    units = sorted(set(means["who"].to_list()))
-    values = np.full((len(at), len(tasks), len(units)), np.nan)
-    level = {value: i for i, value in enumerate(at)}
-    column = {value: i for i, value in enumerate(units)}
-    for place, distance, unit, loss in means.iter_rows():
-        values[level[distance], place, column[unit]] = loss
-    kept = [i for i, one in enumerate(values) if np.isfinite(one).any(axis=1).all()]
-    return _Losses(tuple(at[i] for i in kept), values[kept])
+    levels = sorted(set(means.select(level).iter_rows()))
+    row = {value: i for i, value in enumerate(levels)}
+    column = {value: i for i, value in enumerate(sorted(set(means["who"].to_list())))}
+    values = np.full((2, len(levels), len(tasks), len(column)), np.nan)
+    for place, at, width, unit, loss, exact in means.iter_rows():
+        values[:, row[at, width], place, column[unit]] = loss, exact
+    counts = dict(
+        ((at, width), n)
+        for at, width, n in together.group_by(level)
+        .agg(pl.struct("place", "corpus", "target_id").n_unique())
+        .iter_rows()
+    )
+    kept = [i for i, one in enumerate(values[0]) if np.isfinite(one).any(axis=1).all()]
+    last = kept[-1] if kept else 0
+    return _Losses(
+        tuple(levels[i][0] for i in kept),
+        values[0][kept],
+        values[1][last],
+        tuple(counts[levels[i]] for i in kept),
+    )
 
 
 def _response(
@@ -180,17 +199,12 @@ def _response(
     n_units = losses.values.shape[2]
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_units, [1 / n_units] * n_units, size=DRAWS).astype(np.float64)
-    counts = {
-        at: sum(own.filter(pl.col("at") == at)["target_id"].n_unique() for own in tasks)
-        for at in losses.at
-    }
     levels = tuple(
-        _level(at, values, drawn, counts[at])
-        for at, values in zip(losses.at, losses.values, strict=True)
+        _level(at, values, drawn, count)
+        for at, values, count in zip(losses.at, losses.values, losses.n_targets, strict=True)
     )
     means = np.array([level.loss for level in levels])
     lo, hi = _radius_interval(losses, drawn) if _enough(losses) else (None, None)
-    by_target = [own.group_by("image_id", "target_id").agg(pl.col("exact").mean()) for own in tasks]
     return Response(
         model=str(key["model"]),
         protocol=str(key["protocol"]),
@@ -201,7 +215,7 @@ def _response(
         task=task,
         mode=str(key["mode"]),
         measure=str(key["measure"]),
-        exact=float(np.mean([own["exact"].mean() for own in by_target])),
+        exact=float(np.nanmean(losses.exact, axis=1).mean()) if levels else float("nan"),
         levels=levels,
         radius=tolerance_radius(losses.at, means),
         radius_lo=lo,
@@ -266,6 +280,8 @@ def _radius_interval(
         means = np.einsum("du,ltu->dlt", drawn, filled) / np.einsum("du,ltu->dlt", drawn, present)
     curves = means.mean(axis=2)
     curves = curves[np.isfinite(curves).all(axis=1)]
+    if not len(curves):
+        return None, None
     found = np.array([tolerance_radius(losses.at, curve) or np.inf for curve in curves])
     lo, hi = np.quantile(found, [0.025, 0.975], method="inverted_cdf")
     return _within(float(lo)), _within(float(hi))

@@ -60,17 +60,19 @@ class Compared:
 def compared(records: pl.DataFrame) -> Compared | None:
     """Compare all ways of answering; None where there is only one."""
     arms = arms_of(records)
-    shown = arms[:MOST_ARMS]
-    if len(shown) < 2:
+    if len(arms) < 2:
         return None
     groups = [
-        ("What a user gets", [arm for arm in shown if arm.is_deployable]),
-        ("With the reference at hand: upper bounds", [a for a in shown if not a.is_deployable]),
+        ("What a user gets", [arm for arm in arms if arm.is_deployable]),
+        ("With the reference at hand: upper bounds", [a for a in arms if not a.is_deployable]),
     ]
     rankings = [
-        found for title, own in groups if len(own) > 1 and (found := _ranked(records, title, own))
+        found
+        for title, own in groups
+        if len(own) > 1 and (found := _ranked(records, title, own[:MOST_ARMS]))
     ]
-    gaps = oracle_gaps(records, shown)
+    shown = [arm for _, own in groups for arm in own[:MOST_ARMS]]
+    gaps = oracle_gaps(records, arms)[:MOST_ARMS]
     if not rankings and not gaps:
         return None
     whole = Compared(
@@ -115,7 +117,7 @@ def signed_span(item: Estimate) -> str:
 def judged(found: Contrast) -> str:
     """Write the p of a contrast, or why there is none."""
     if found.p_holm is None:
-        return found.cell.verdict
+        return "too few subjects to test"
     return "p < 0.001" if found.p_holm < 0.001 else f"p = {found.p_holm:.3f}"
 
 
@@ -125,7 +127,6 @@ def _said(whole: Compared) -> list[str]:
         return []
     first = whole.rankings[0].places[0]
     contrasts = [one for one in whole.rankings[0].against if one is not None]
-    worse = [one for one in contrasts if _is_sure(one) and (one.cell.difference.value or 0) < 0]
     lead = (
         f"{whole.name(first.arm)} has the highest mean DICE of what a user gets, "
         f"{fraction(first.dice)}"
@@ -134,15 +135,22 @@ def _said(whole: Compared) -> list[str]:
         lead += f"; with other subjects it would come first in {percent(first.first)} of resamples"
     told = [f"{lead}."]
     if contrasts and all(one.p_holm is None for one in contrasts):
-        return [*told, "The subjects are too few to test whether any other is worse."]
-    if worse:
-        names = ", ".join(
-            f"{whole.name(one.arm)} ({signed(one.cell.difference.value)})" for one in worse
-        )
-        told.append(f"Worse beyond chance: {names}.")
-    open_ones = [whole.name(one.arm) for one in contrasts if one not in worse]
-    if open_ones:
-        told.append(f"Not told apart from it: {', '.join(open_ones)}.")
+        return [f"{told[0]} The subjects are too few to test whether any other is worse."]
+    sure = [one for one in contrasts if _is_sure(one)]
+    groups = {
+        "Worse beyond chance": [one for one in sure if (one.cell.difference.value or 0) < 0],
+        "Better beyond chance on the targets that both have": [
+            one for one in sure if (one.cell.difference.value or 0) > 0
+        ],
+        "Not told apart from it": [
+            one for one in contrasts if one.p_holm is not None and not _is_sure(one)
+        ],
+        "Too few subjects to test": [one for one in contrasts if one.p_holm is None],
+    }
+    for title, own in groups.items():
+        if own:
+            names = (f"{whole.name(o.arm)} ({signed(o.cell.difference.value)})" for o in own)
+            told.append(f"{title}: {', '.join(names)}.")
     return [" ".join(told)]
 
 

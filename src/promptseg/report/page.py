@@ -103,8 +103,11 @@ def _more_methods(parts: _Parts) -> Iterator[Method]:
 
 def _attributes(pooled: Pool) -> pl.DataFrame:
     """Give what all targets look like; the same target of several runs comes once."""
-    frames = [folder.attributes() for folder in pooled.runs]
-    return pl.concat(frames).unique("target_id", maintain_order=True)
+    frames = [
+        folder.attributes().with_columns(corpus=pl.lit(folder.run.corpus_fingerprint))
+        for folder in pooled.runs
+    ]
+    return pl.concat(frames).unique(["corpus", "target_id"], maintain_order=True)
 
 
 def _sloppy(pooled: Pool) -> Sloppy | None:

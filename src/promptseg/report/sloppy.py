@@ -79,15 +79,22 @@ def sloppy(found: Sequence[Response], several_models: bool) -> Sloppy | None:
     """Tell what jitter costs; None where nothing was jittered."""
     if not found:
         return None
-    tasks = {response.task for response in found}
-    whole = ALL if ALL in tasks else next(iter(tasks))
-    told = [r for r in found if r.task == whole and not r.off_protocol and r.levels]
+    told = _overall([r for r in found if not r.off_protocol and r.levels])
     kinds = list(dict.fromkeys((r.mode, r.measure) for r in told))
     charts = tuple(
         _chart([r for r in told if (r.mode, r.measure) == kind], several_models) for kind in kinds
     )
     lines = tuple(sentence(r) for r in told if r.measure != "px as rel")
     return Sloppy(lines, charts, tuple(r for r in found if r.levels))
+
+
+def _overall(found: Sequence[Response]) -> list[Response]:
+    """Take the means over tasks, and where there are none the tasks."""
+    names = ("model", "protocol", "unit", "strategy", "selection", "mode", "measure")
+    groups: dict[tuple[str, ...], list[Response]] = {}
+    for one in found:
+        groups.setdefault(tuple(getattr(one, name) for name in names), []).append(one)
+    return [one for own in groups.values() for one in ([r for r in own if r.task == ALL] or own)]
 
 
 def distance(value: float, measure: str) -> str:
@@ -133,6 +140,12 @@ def sentence(found: Response) -> str:
     )
 
 
+def _label(one: Response, several_models: bool) -> str:
+    words = f"{one.strategy} / {one.selection}"
+    words = f"{one.model}, {words}" if several_models else words
+    return words if one.task == ALL else f"{words}, {one.task}"
+
+
 def _chart(lines: Sequence[Response], several_models: bool) -> Chart:
     shown = lines[:MOST_LINES]
     furthest = max(level.at for one in shown for level in one.levels)
@@ -161,8 +174,7 @@ def _chart(lines: Sequence[Response], several_models: bool) -> Chart:
 
     traces = tuple(
         Trace(
-            f"{one.model}, {one.strategy} / {one.selection}" if several_models
-            else f"{one.strategy} / {one.selection}",
+            _label(one, several_models),
             "M" + "L".join(
                 f"{across(x):.1f} {down(y):.1f}"
                 for x, y in ((0.0, 0.0), *((level.at, level.loss) for level in one.levels))

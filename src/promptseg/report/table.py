@@ -89,7 +89,10 @@ def pool(runs: Sequence[RunFolder]) -> Pool:
     if not runs:
         raise ValueError("a report needs at least one run")
     _require_poolable(runs)
-    frames = [_records(folder).with_columns(run=pl.lit(i)) for i, folder in enumerate(runs)]
+    frames = [
+        _records(folder).with_columns(run=pl.lit(i), corpus=pl.lit(folder.run.corpus_fingerprint))
+        for i, folder in enumerate(runs)
+    ]
     whole = pl.concat(frames).with_columns(model_of_run="model", jitter=jitter_label())
     if len({folder.run.unit for folder in runs}) > 1:
         by = pl.when(pl.col("unit") != USUAL_UNIT).then(pl.format(", by {}", "unit"))
