@@ -116,6 +116,17 @@ def test_what_needs_more_than_the_highest_order_is_censored():
     assert fourier_order(comb) == (HIGHEST, True)
 
 
+def test_thin_parts_of_a_large_component_are_not_lost():
+    """A comb of teeth of one pixel, 400 pixels long, is no rectangle."""
+    comb = np.zeros((460, 500), bool)
+    comb[10:50, 10:490] = True
+    comb[50:450, 10:490:12] = True
+
+    order, censored = fourier_order(comb)
+
+    assert censored or order > 20
+
+
 def test_a_component_of_few_pixels_has_no_order():
     """Its contour says more of the grid than of it."""
     few = np.zeros((20, 20), bool)

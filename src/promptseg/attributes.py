@@ -192,10 +192,10 @@ def _filled(mask: Mask) -> UInt8[np.ndarray, "h w"]:
 def _smooth_contour(part: Mask) -> Contour:
     """Bring a filled component to the fixed area, and draw its contour without pixel steps."""
     filled = np.pad(_filled(part), 4).astype(np.float32)
-    scale = float(np.sqrt(AREA / filled.sum()))
-    size_wh = tuple(max(1, round(side * scale)) for side in filled.shape[::-1])
-    how = cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
-    large = np.pad(cv2.resize(filled, size_wh, interpolation=how), 8)
+    # a large component is drawn as it is: shrunk, its thin parts would be gone
+    scale = max(1.0, float(np.sqrt(AREA / filled.sum())))
+    size_wh = tuple(round(side * scale) for side in filled.shape[::-1])
+    large = np.pad(cv2.resize(filled, size_wh, interpolation=cv2.INTER_LINEAR), 8)
     soft = cv2.GaussianBlur(large, (0, 0), SOFT_PX * scale)
     found = _level(soft)
     area = float(cv2.contourArea(found.astype(np.float32)))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from promptseg.corpus import Corpus
     from promptseg.curation import Curation
 
-MODEL = "litemedsam"
-SHOWN = ("box", "box+point")
+MODELS_SHOWN = ("litemedsam-points", "litemedsam")
+SHOWN = ("point1", "points5", "points5+5", "box")
 MNI152 = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 BRAIN = {
     name: WheelFile("nilearn==0.14.1", MNI152.format(name), sha256)
@@ -90,7 +90,7 @@ def run_demo(out: Path, *, device: str) -> int:
     from promptseg.terminal import err, run_plan, show_outcome
 
     err.print("Fetching the weights and the sample images, unless they are here already ...")
-    models = {MODEL: load_model(MODEL, device=device)}
+    models = {name: load_model(name, device=device) for name in MODELS_SHOWN}
     fetch_raw(out / "raw")
     folders, codes = [], []
     plan = Plan(tuple(STRATEGIES[name] for name in SHOWN), unit="instance")
