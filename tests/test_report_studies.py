@@ -133,3 +133,27 @@ def test_the_page_stays_whole(tmp_path, slope):
     ids = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert not tags.open
+
+
+def test_every_model_s_jitter_is_told_where_no_task_is_common(tmp_path):
+    """One model on one task, another on another: there is a line for each."""
+    first = studied(tmp_path / "one", slope=0.004)
+    other = folder(
+        tmp_path / "two", [], jitter=first.run.jitter, strategies=["box"], models={"n": "b" * 64},
+        asked={"n": "n"}, selections=["single"], corpus_fingerprint="e" * 64,
+    )  # fmt: skip
+    records = [
+        record(
+            model="n", subject=f"s{i}", image_id=f"j{i}", target_id=f"j{i}#spleen", object="spleen",
+            task="spleen (CT)", dice=0.8 - 0.01 * at, jitter_mode="shift" if at else None,
+            jitter_unit="px" if at else None, jitter_lo=0.0 if at else None,
+            jitter_hi=2.0 * at if at else None,
+        )
+        for i in range(8)
+        for at in (0, 10)
+    ]  # fmt: skip
+    other.write_part(0, records, [], [])
+    text = text_of(page(tmp_path, first, other))
+
+    assert "m with box / single: when the box is shifted, DICE has lost 0.05 at" in text
+    assert "n with box / single: when the box is shifted, DICE has lost 0.05 at 5 px" in text
