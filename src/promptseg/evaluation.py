@@ -217,7 +217,9 @@ class _Loop:
 
 
 def _describe_all(sample: Sample, targets: Sequence[Target]) -> list[AttributeRow]:
-    there = [target for target in targets if target.mask.any()]
+    # an empty mask, and one of another size, have failed records and nothing to be described
+    size = sample.image.shape[:2]
+    there = [target for target in targets if target.mask.any() and target.mask.shape == size]
     return [described(sample.image, target, sample.image_id) for target in there]
 
 
