@@ -10,6 +10,7 @@ from test_report import folder, page, record, text_of
 from promptseg.contrast import Arm, against_best, arms_of, contrast, oracle_gaps, ranking
 from promptseg.paired import compare
 from promptseg.record import Record, RunFolder
+from promptseg.report.compared import compared
 
 BOX = Arm("m", "paper", "box", "single")
 POINT = Arm("m", "paper", "point1", "single")
@@ -208,6 +209,7 @@ def test_an_arm_that_failed_or_has_other_targets_costs_the_others_nothing(tmp_pa
     assert third not in arms
     assert [place.arm for place in ranking(broken, arms)] == [BOX, POINT]
     assert fourth not in {one.arm for one in against_best(broken, arms, BOX)}
+    assert compared(broken).n_left_out == 1
 
 
 def test_a_contrast_of_the_one_task_that_both_have_is_found(tmp_path):

@@ -14,10 +14,9 @@ import polars as pl
 from jaxtyping import Float
 
 from promptseg.record import with_corpus
-from promptseg.stats import DRAWS, FEWEST, bootstrap_interval, t_interval
+from promptseg.stats import DRAWS, FEWEST, MANY, bootstrap_interval, t_interval
 
 LOST = 0.05  # DICE, at which the tolerance ends
-MANY = 30  # subjects, from which intervals are bootstrapped
 # share of sqrt(area) at which jitter in pixels is cut into levels
 RELATIVE = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
 ALL = "all tasks"

@@ -1,7 +1,7 @@
 """Which model and which prompt, as the report tells it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -14,7 +14,7 @@ from promptseg.contrast import (
     oracle_gaps,
     ranking,
 )
-from promptseg.report.words import fraction, percent, plural
+from promptseg.report.words import fraction, p_value, percent, plural, signed
 from promptseg.stats import Estimate
 
 SURE = 0.05
@@ -71,7 +71,6 @@ def compared(records: pl.DataFrame) -> Compared | None:
         for title, own in groups
         if len(own) > 1 and (found := _ranked(records, title, own[:MOST_ARMS]))
     ]
-    shown = [arm for _, own in groups for arm in own[:MOST_ARMS]]
     gaps = oracle_gaps(records, arms)[:MOST_ARMS]
     if not rankings and not gaps:
         return None
@@ -79,19 +78,17 @@ def compared(records: pl.DataFrame) -> Compared | None:
         lines=(),
         rankings=tuple(rankings),
         gaps=tuple(gaps),
-        several_models=len({arm.model for arm in shown}) > 1,
-        several_protocols=len({arm.protocol for arm in shown}) > 1,
-        n_left_out=len(arms) - len(shown),
+        several_models=len({arm.model for arm in arms}) > 1,
+        several_protocols=len({arm.protocol for arm in arms}) > 1,
+        n_left_out=len(set(arms) - _shown(rankings, gaps)),
     )
-    lines = [*_said(whole), *_gap_said(whole)]
-    return Compared(
-        tuple(lines),
-        whole.rankings,
-        whole.gaps,
-        whole.several_models,
-        whole.several_protocols,
-        whole.n_left_out,
-    )
+    return replace(whole, lines=(*_said(whole), *_gap_said(whole)))
+
+
+def _shown(rankings: Sequence[Ranked], gaps: Sequence[Contrast]) -> set[Arm]:
+    """List the arms that stand in a table."""
+    ranked = {place.arm for one in rankings for place in one.places}
+    return ranked | {arm for gap in gaps for arm in (gap.arm, gap.against)}
 
 
 def _ranked(records: pl.DataFrame, title: str, arms: Sequence[Arm]) -> Ranked | None:
@@ -100,11 +97,6 @@ def _ranked(records: pl.DataFrame, title: str, arms: Sequence[Arm]) -> Ranked | 
         return None
     found = {one.arm: one for one in against_best(records, arms, places[0].arm)}
     return Ranked(title, tuple(places), tuple(found.get(place.arm) for place in places))
-
-
-def signed(value: float | None) -> str:
-    """Write a difference with its sign: three decimals."""
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def signed_span(item: Estimate) -> str:
@@ -118,7 +110,7 @@ def judged(found: Contrast) -> str:
     """Write the p of a contrast, or why there is none."""
     if found.p_holm is None:
         return "too few subjects to test"
-    return "p < 0.001" if found.p_holm < 0.001 else f"p = {found.p_holm:.3f}"
+    return p_value(found.p_holm)
 
 
 def _said(whole: Compared) -> list[str]:

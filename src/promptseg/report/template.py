@@ -19,7 +19,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "marked": words.marked,
     "plural": words.plural,
     "subjects": words.subjects,
-    "signed_difference": compared.signed,
+    "signed_difference": words.signed,
     "signed_span": compared.signed_span,
     "judged": compared.judged,
     "radius": sloppy.radius,

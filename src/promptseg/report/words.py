@@ -55,6 +55,19 @@ def marked(item: Estimate) -> str:
     return f"{interval(item)} few" if few else interval(item)
 
 
+def signed(value: float | None) -> str:
+    """Write a difference of overlaps with its sign."""
+    if value is None:
+        return UNDEFINED
+    shown = f"{abs(value):.3f}"
+    return shown if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
+
+
+def p_value(p: float) -> str:
+    """Write a p: two digits, and never zero."""
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.2g}"
+
+
 def subjects(item: Estimate) -> str:
     """Write a number of subjects; where some are unknown, how many there are at least."""
     if item.n_subjects is None and item.n_subjects_known:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from promptseg.paired import Cell, Unit
 from promptseg.report import words
 from promptseg.report.words import count, fraction, plural
+from promptseg.report.words import p_value as p_value
+from promptseg.report.words import signed as signed
 from promptseg.stats import FEWEST
 from promptseg.tuning.page_story import OTHER, TRAINED, Story, Summary, is_led, summaries
 
@@ -17,25 +19,12 @@ METHODS = {
 }
 
 
-def signed(value: float | None) -> str:
-    """Write a difference of overlaps with its sign."""
-    if value is None:
-        return words.UNDEFINED
-    shown = f"{abs(value):.3f}"
-    return shown if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
-
-
 def span(cell: Cell) -> str:
     """Write the interval of a difference; of fewer than five units, their differences."""
     item = cell.difference
     if item.lo is not None and item.hi is not None:
         return f"{signed(item.lo)} to {signed(item.hi)}"
     return ", ".join(signed(value) for value in item.subject_values)
-
-
-def p_value(p: float) -> str:
-    """Write a p: two digits, and never zero."""
-    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.2g}"
 
 
 def tested(cell: Cell) -> str:
