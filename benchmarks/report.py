@@ -2,7 +2,7 @@
 
 python benchmarks/report.py --records 1000000
 
-Writes runs of drawn records by the project's own writer, then `promptseg report` in a fresh process.
+Writes runs of drawn records by the project's own writer, then a report in a fresh process.
 There is no corpus, so there are no pictures. Every target is asked for by both models, by every
 strategy, exact and moved, under every selection; so fewer levels of jitter mean more targets.
 """
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Question:
     seed: int
 
     @property
-    def jitter(self) -> dict[str, object]:
+    def jitter(self) -> dict[str, Any]:
         """The columns of a record that say so."""
         if not self.level:
             return {}
@@ -92,8 +93,9 @@ def described(shape: Shape, number: int, images: int) -> Run:
     per_part = images_per_part(shape)
     return Run(
         corpus=f"drawn-{number}", corpus_path=f"drawn-{number}.corpus",
-        corpus_fingerprint=f"{number:064d}", layout="0" * 64, models=dict.fromkeys(MODELS, "0" * 64),
-        asked={}, trained_for={}, licences={}, custom_weights=[], strategies=list(STRATEGIES),
+        corpus_fingerprint=f"{number:064d}", layout="0" * 64,
+        models=dict.fromkeys(MODELS, "0" * 64), asked={},
+        trained_for={}, licences={}, custom_weights=[], strategies=list(STRATEGIES),
         selections=list(SELECTIONS), protocol="paper", unit="class", seeds=list(range(shape.seeds)),
         jitter=levels, everything={}, subset={}, max_targets=None, nsd_tolerance=2.0,
         save_masks="none", batch_size=64, device="cpu", dtype="float32", n_images=images,
@@ -175,8 +177,9 @@ def answers(shape: Shape, image: int, row: AttributeRow) -> Iterator[Record]:
     place = int(row.target_id[-1])
     modality = MODALITIES[dataset % len(MODALITIES)]
     unit = "px" if dataset % PX == PX - 1 else "mm"
-    shared = {
-        "protocol": "paper", "unit": "class", "off_protocol": False, "dataset": f"set-{dataset:03d}",
+    shared: dict[str, Any] = {
+        "protocol": "paper", "unit": "class", "off_protocol": False,
+        "dataset": f"set-{dataset:03d}",
         "subject": None if shape.unknown and dataset == 0 else f"subject-{who:05d}",
         "image_id": row.image_id, "target_id": row.target_id,
         "object": f"object {place} of {dataset:03d}", "modality": modality,
@@ -202,7 +205,7 @@ def answers(shape: Shape, image: int, row: AttributeRow) -> Iterator[Record]:
                 yield Record(**(shared | key | known | score))
 
 
-def scores(rng: np.random.Generator, level: float) -> dict[str, object]:
+def scores(rng: np.random.Generator, level: float) -> dict[str, Any]:
     """Draw the outcome of an answer, and all measures that it has."""
     chance = rng.random()
     if chance < 0.002:
