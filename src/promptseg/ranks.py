@@ -75,7 +75,7 @@ class Products:
     def without_each(self) -> Float[np.ndarray, "units k k"]:
         """Give the centred products without one unit, for each; the ranks stay."""
         sums, counts = self._by_stratum()
-        rest = self.squares.sum(0) - self.squares
+        rest: Float[np.ndarray, "units k k"] = self.squares.sum(0) - self.squares
         at_once = max(1, AT_ONCE // max(1, sums.size))
         for start in range(0, len(rest), at_once):  # bounds the memory
             own = (self.unit >= start) & (self.unit < start + at_once)
