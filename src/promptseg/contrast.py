@@ -7,7 +7,7 @@ take no part. Beside it: how stable the ranking is, what the oracle adds, and wh
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -92,20 +92,30 @@ def contrast(records: pl.DataFrame, arm: Arm, against: Arm) -> Contrast | None:
 
     The cell is the mean over tasks, or that of the only task that both have.
     """
-    labels = {"a": against, "b": arm}
+    return _contrast(_by_arm(records.filter(_is(arm) | _is(against))), arm, against)
+
+
+def _by_arm(records: pl.DataFrame) -> dict[tuple[object, ...], pl.DataFrame]:
+    """Divide records by arm, once for many contrasts."""
+    return _exact(records).partition_by(KEY, as_dict=True)
+
+
+def _contrast(
+    by_arm: Mapping[tuple[object, ...], pl.DataFrame], arm: Arm, against: Arm
+) -> Contrast | None:
+    own = [(name, by_arm.get(astuple(one))) for name, one in (("a", against), ("b", arm))]
     sides = [
-        _exact(records)
-        .filter(_is(one))
-        .with_columns(
+        frame.with_columns(
             pl.lit(name).alias("model"),
             pl.lit("any").alias("strategy"),
             pl.lit("any").alias("selection"),
             pl.lit("any").alias("protocol"),
             prompt_id=pl.lit(None, pl.String),
         )
-        for name, one in labels.items()
+        for name, frame in own
+        if frame is not None
     ]
-    if not all(side.height for side in sides):
+    if len(sides) < 2:
         return None
     both = pl.concat(sides)
     found = compare(both, "a", "b")
@@ -123,7 +133,8 @@ def contrast(records: pl.DataFrame, arm: Arm, against: Arm) -> Contrast | None:
 
 def against_best(records: pl.DataFrame, arms: Sequence[Arm], best: Arm) -> list[Contrast]:
     """Compare every arm with the best one; p is corrected for all of these contrasts."""
-    found = (contrast(records, arm, best) for arm in arms if arm != best)
+    by_arm = _by_arm(records)
+    found = (_contrast(by_arm, arm, best) for arm in arms if arm != best)
     return corrected([one for one in found if one is not None])
 
 
@@ -136,7 +147,8 @@ def oracle_gaps(records: pl.DataFrame, arms: Sequence[Arm]) -> list[Contrast]:
     pairs = (
         (arm, replace(arm, selection="oracle")) for arm in arms if arm.selection == "predicted"
     )
-    found = (contrast(records, own, oracle) for own, oracle in pairs if oracle in arms)
+    by_arm = _by_arm(records)
+    found = (_contrast(by_arm, own, oracle) for own, oracle in pairs if oracle in arms)
     return corrected([one for one in found if one is not None])
 
 
@@ -241,10 +253,12 @@ def _resampled_ranks(
     for name in dict.fromkeys(datasets):
         own = [i for i, dataset in enumerate(datasets) if dataset == name]
         weights[:, own] = rng.multinomial(len(own), [1 / len(own)] * len(own), size=DRAWS)
-    present = np.isfinite(values)
-    sums = np.einsum("du,atu->dat", weights, np.where(present, values, 0.0))
-    with np.errstate(invalid="ignore"):
-        means = (sums / np.einsum("du,atu->dat", weights, present)).mean(axis=2)
+    means = np.empty((DRAWS, len(values)))
+    for place, own in enumerate(values):  # one by one: equal arms stay equal, to the last digit
+        present = np.isfinite(own)
+        with np.errstate(invalid="ignore"):
+            of_tasks = (weights @ np.where(present, own, 0.0).T) / (weights @ present.T)
+        means[:, place] = of_tasks.mean(axis=1)
     means = means[np.isfinite(means).all(axis=1)]
     order = np.argsort(-means, axis=1, kind="stable")
     ranks = np.empty(means.shape)

@@ -14,7 +14,15 @@ import polars as pl
 from jaxtyping import Float, Int
 from scipy import stats
 
-from promptseg.ranks import STRATUM, Products, Ranks, partial, simple, variance_inflation
+from promptseg.ranks import (
+    STRATUM,
+    Products,
+    Ranks,
+    partial,
+    partial_each,
+    simple,
+    variance_inflation,
+)
 from promptseg.record import with_corpus
 from promptseg.significance import holm
 from promptseg.stats import COMBINATION, FEWEST, LEVEL, jitter_label
@@ -281,7 +289,7 @@ def _known(value: float) -> float | None:
 
 def _spread(products: Products, rho: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
     """Estimate standard errors on Fisher's scale, by leaving out one unit at a time."""
-    left = np.array([partial(one) for one in products.without_each()])
+    left = partial_each(products.without_each())
     z = np.arctanh(np.clip(left, -SURELY, SURELY))
     n = len(z)
     spread: Float[np.ndarray, " k"] = np.sqrt((n - 1) / n * ((z - z.mean(0)) ** 2).sum(0))

@@ -1,6 +1,6 @@
 """Rank correlations within strata: ranks, sums of products by unit, partial correlations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 STRATUM = ("dataset", "modality")
+AT_ONCE = 1 << 22  # numbers held in memory for units left out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,18 +72,20 @@ class Products:
         """Give the products of all units, centred within strata."""
         return self._centred(self.squares.sum(0), *self._by_stratum())
 
-    def without_each(self) -> Iterator[Float[np.ndarray, "k k"]]:
+    def without_each(self) -> Float[np.ndarray, "units k k"]:
         """Give the centred products without one unit, for each; the ranks stay."""
-        all_squares = self.squares.sum(0)
         sums, counts = self._by_stratum()
-        order = np.argsort(self.unit, kind="stable")
-        edges = np.searchsorted(self.unit[order], np.arange(len(self.squares) + 1))
-        for unit, squares in enumerate(self.squares):
-            own = order[edges[unit] : edges[unit + 1]]
-            rest, left = sums.copy(), counts.copy()
-            rest[self.stratum[own]] -= self.sums[own]
-            left[self.stratum[own]] -= self.counts[own]
-            yield self._centred(all_squares - squares, rest, left)
+        rest: Float[np.ndarray, "units k k"] = self.squares.sum(0) - self.squares
+        at_once = max(1, AT_ONCE // max(1, sums.size))
+        for start in range(0, len(rest), at_once):  # bounds the memory
+            own = (self.unit >= start) & (self.unit < start + at_once)
+            place = self.unit[own] - start, self.stratum[own]
+            n = min(at_once, len(rest) - start)
+            left_sums, left = np.tile(sums, (n, 1, 1)), np.tile(counts, (n, 1))
+            left_sums[place] -= self.sums[own]
+            left[place] -= self.counts[own]
+            rest[start : start + n] = self._centred(rest[start : start + n], left_sums, left)
+        return rest
 
     def _by_stratum(self) -> tuple[Float[np.ndarray, "strata k"], Int[np.ndarray, "strata"]]:
         n = int(self.stratum.max()) + 1 if len(self.stratum) else 0
@@ -93,13 +96,14 @@ class Products:
 
     @staticmethod
     def _centred(
-        squares: Float[np.ndarray, "k k"],
-        sums: Float[np.ndarray, "strata k"],
-        counts: Int[np.ndarray, "strata"],
-    ) -> Float[np.ndarray, "k k"]:
-        there = counts > 0
-        scaled = sums[there] / np.sqrt(counts[there])[:, None]
-        centred: Float[np.ndarray, "k k"] = squares - scaled.T @ scaled
+        squares: Float[np.ndarray, "*each k k"],
+        sums: Float[np.ndarray, "*each strata k"],
+        counts: Int[np.ndarray, "*each strata"],
+    ) -> Float[np.ndarray, "*each k k"]:
+        # the sums of an empty stratum are no more than rounding
+        weight = np.where(counts > 0, 1 / np.sqrt(np.maximum(counts, 1)), 0.0)
+        scaled = sums * weight[..., None]
+        centred: Float[np.ndarray, "*each k k"] = squares - np.swapaxes(scaled, -1, -2) @ scaled
         return centred
 
 
@@ -108,16 +112,29 @@ def partial(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k"]:
 
     The first value stands for column 0 itself and is NaN. A column without variance is held out.
     """
-    found = np.full(len(products), np.nan)
-    kept = np.flatnonzero(np.diag(products) > 1e-9 * max(1.0, float(np.diag(products).max())))
-    if len(kept) < 2 or kept[0] != 0:
-        return found
-    scale = np.sqrt(np.diag(products)[kept])
-    correlation = products[np.ix_(kept, kept)] / np.outer(scale, scale)
-    if np.linalg.cond(correlation) > 1e8:  # an attribute is a function of the others
-        return found
-    precision = np.linalg.inv(correlation)
-    found[kept[1:]] = -precision[0, 1:] / np.sqrt(precision[0, 0] * np.diag(precision)[1:])
+    found: Float[np.ndarray, " k"] = partial_each(products[None])[0]
+    return found
+
+
+def partial_each(products: Float[np.ndarray, "n k k"]) -> Float[np.ndarray, "n k"]:
+    """Give the partial correlations of many tables of products, each as `partial` does."""
+    found = np.full(products.shape[:2], np.nan)
+    size = np.diagonal(products, axis1=1, axis2=2)
+    varies = size > 1e-9 * np.maximum(1.0, size.max(axis=1, keepdims=True))
+    for pattern in np.unique(varies, axis=0):
+        kept = np.flatnonzero(pattern)
+        if len(kept) < 2 or kept[0] != 0:
+            continue
+        own = np.flatnonzero((varies == pattern).all(axis=1))
+        scale = np.sqrt(size[np.ix_(own, kept)])
+        correlation = products[np.ix_(own, kept, kept)] / (scale[:, :, None] * scale[:, None, :])
+        # else an attribute is a function of the others
+        sound = np.linalg.cond(correlation) <= 1e8
+        precision = np.linalg.inv(correlation[sound])
+        each = np.diagonal(precision, axis1=1, axis2=2)[:, 1:]
+        found[np.ix_(own[sound], kept[1:])] = -precision[:, 0, 1:] / np.sqrt(
+            precision[:, :1, 0] * each
+        )
     return found
 
 

@@ -5,13 +5,14 @@ doi:10.1016/j.media.2023.103061, section 4.10). Here every curve is of paired lo
 targets, exact and jittered, averaged by subject.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, UInt16
 
 from promptseg.record import with_corpus
 from promptseg.stats import DRAWS, FEWEST, MANY, bootstrap_interval, t_interval
@@ -21,6 +22,9 @@ LOST = 0.05  # DICE, at which the tolerance ends
 RELATIVE = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
 ALL = "all tasks"
 KEY = ("model", "protocol", "unit", "strategy", "selection", "off_protocol")
+GROUP = (*KEY, "mode", "measure")
+LEVEL = ("at", "width")
+Key = tuple[object, ...]  # the values of some columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +83,14 @@ def responses(
     pairs = _pairs(records)
     if attributes is not None and attributes.height:
         pairs = pl.concat([pairs, _converted(pairs, attributes)])
-    return [
-        found
-        for key, frame in pairs.group_by(*KEY, "mode", "measure", maintain_order=True)
-        for found in _of_strategy(
-            dict(zip((*KEY, "mode", "measure"), key, strict=True)), frame, seed
-        )
-    ]
+    draws = _resamples(seed)
+    together = _losses(pairs, GROUP)
+    found: list[Response] = []
+    for group, tasks in _by_group(_losses(pairs, (*GROUP, "task"))).items():
+        found += [_response(group, task, own, draws) for task, own in sorted(tasks.items())]
+        if len(tasks) > 1:
+            found.append(_response(group, ALL, together[group], draws))
+    return found
 
 
 def _pairs(records: pl.DataFrame) -> pl.DataFrame:
@@ -137,14 +142,6 @@ def _converted(pairs: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _of_strategy(key: Mapping[str, object], frame: pl.DataFrame, seed: int) -> Iterator[Response]:
-    tasks = {str(name): own for (name,), own in frame.group_by("task", maintain_order=True)}
-    for name, own in sorted(tasks.items()):
-        yield _response(key, name, [own], seed)
-    if len(tasks) > 1:
-        yield _response(key, ALL, [own for _, own in sorted(tasks.items())], seed)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Losses:
     """Losses by task, level and subject, NaN where a subject has none."""
@@ -153,57 +150,87 @@ class _Losses:
     values: Float[np.ndarray, "levels tasks units"]
     exact: Float[np.ndarray, "tasks units"]  # DICE of the targets of the last level
     n_targets: tuple[int, ...]
+    by_image: bool
 
 
-def _losses(tasks: Sequence[pl.DataFrame]) -> _Losses:
-    together = pl.concat(
-        [own.with_columns(place=pl.lit(n, pl.Int64)) for n, own in enumerate(tasks)]
-    )
-    by_image = together["subject"].is_null().any()
-    who = pl.col("image_id") if by_image else pl.col("subject")
-    level = ("at", "width")  # two levels may have one middle
+def _losses(pairs: pl.DataFrame, scope: Sequence[str]) -> dict[Key, _Losses]:
+    """Average losses within images and subjects, for every group of a scope, in their order."""
+    by_image = pl.col("subject").is_null().any().over(scope)
+    who = pl.when(by_image).then("image_id").otherwise("subject")
+    unit = (*GROUP, "task", *LEVEL, "by_image", "who")
     means = (
-        together.with_columns(who=pl.concat_str("dataset", who, separator="\n"))
-        .group_by("place", *level, "who", "image_id", maintain_order=True)
+        pairs.with_columns(by_image=by_image, who=pl.concat_str("dataset", who, separator="\n"))
+        .group_by(*unit, "image_id", maintain_order=True)
         .agg(pl.col("loss", "exact").mean())
-        .group_by("place", *level, "who", maintain_order=True)
+        .group_by(unit, maintain_order=True)
         .agg(pl.col("loss", "exact").mean())
+        .with_columns(place=_number("task"), who=_number("who"))
     )
-    levels = sorted(set(means.select(level).iter_rows()))
-    row = {value: i for i, value in enumerate(levels)}
-    column = {value: i for i, value in enumerate(sorted(set(means["who"].to_list())))}
-    values = np.full((2, len(levels), len(tasks), len(column)), np.nan)
-    for place, at, width, unit, loss, exact in means.iter_rows():
-        values[:, row[at, width], place, column[unit]] = loss, exact
-    counts = dict(
-        ((at, width), n)
-        for at, width, n in together.group_by(level)
-        .agg(pl.struct("place", "corpus", "target_id").n_unique())
-        .iter_rows()
-    )
+    targets = pairs.select(*GROUP, *LEVEL, "task", "corpus", "target_id").unique()
+    counts = targets.group_by(*scope, *LEVEL).len().partition_by(scope, as_dict=True)
+    groups = means.partition_by(scope, as_dict=True, maintain_order=True)
+    return {key: _of_group(own, counts[key]) for key, own in groups.items()}
+
+
+def _number(name: str) -> pl.Expr:
+    """Give every value of a column its place in their order."""
+    return pl.col(name).rank("dense").cast(pl.Int64)
+
+
+def _of_group(means: pl.DataFrame, counts: pl.DataFrame) -> _Losses:
+    levels = counts.sort(LEVEL)  # two levels may have one middle
+    row = means.select(*LEVEL).join(
+        levels.with_row_index("row"), on=LEVEL, how="left", maintain_order="left"
+    )["row"]
+    tasks, place = np.unique(means["place"].to_numpy(), return_inverse=True)
+    units, column = np.unique(means["who"].to_numpy(), return_inverse=True)
+    values = np.full((2, len(levels), len(tasks), len(units)), np.nan)
+    values[:, row.to_numpy(), place, column] = means.select("loss", "exact").to_numpy().T
     kept = [i for i, one in enumerate(values[0]) if np.isfinite(one).any(axis=1).all()]
     last = kept[-1] if kept else 0
+    at, n_targets = levels["at"].to_list(), levels["len"].to_list()
     return _Losses(
-        tuple(levels[i][0] for i in kept),
-        values[0][kept],
-        values[1][last],
-        tuple(counts[levels[i]] for i in kept),
+        at=tuple(at[i] for i in kept),
+        values=values[0][kept],
+        exact=values[1][last],
+        n_targets=tuple(n_targets[i] for i in kept),
+        by_image=bool(means["by_image"].any()),
     )
+
+
+def _by_group(losses: Mapping[Key, _Losses]) -> dict[Key, dict[str, _Losses]]:
+    """Take the task out of the keys of losses by task."""
+    found: dict[Key, dict[str, _Losses]] = {}
+    for (*group, task), own in losses.items():
+        found.setdefault(tuple(group), {})[str(task)] = own
+    return found
+
+
+def _resamples(seed: int) -> Callable[[int], UInt16[np.ndarray, "draws units"]]:
+    """Draw units again, the same draws wherever there are as many."""
+
+    @cache
+    def drawn(n_units: int) -> UInt16[np.ndarray, "draws units"]:
+        rng = np.random.default_rng(seed)
+        return rng.multinomial(n_units, [1 / n_units] * n_units, size=DRAWS).astype(np.uint16)
+
+    return drawn
 
 
 def _response(
-    key: Mapping[str, object], task: str, tasks: Sequence[pl.DataFrame], seed: int
+    group: Key,
+    task: str,
+    losses: _Losses,
+    draws: Callable[[int], UInt16[np.ndarray, "draws units"]],
 ) -> Response:
-    losses = _losses(tasks)
-    n_units = losses.values.shape[2]
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n_units, [1 / n_units] * n_units, size=DRAWS).astype(np.float64)
+    drawn = draws(losses.values.shape[2]).astype(np.float64)
     levels = tuple(
         _level(at, values, drawn, count)
         for at, values, count in zip(losses.at, losses.values, losses.n_targets, strict=True)
     )
     means = np.array([level.loss for level in levels])
     lo, hi = _radius_interval(losses, drawn) if _enough(losses) else (None, None)
+    key = dict(zip(GROUP, group, strict=True))
     return Response(
         model=str(key["model"]),
         protocol=str(key["protocol"]),
@@ -219,7 +246,7 @@ def _response(
         radius=tolerance_radius(losses.at, means),
         radius_lo=lo,
         radius_hi=hi,
-        by_image=any(bool(own["subject"].is_null().any()) for own in tasks),
+        by_image=losses.by_image,
     )
 
 
@@ -259,30 +286,37 @@ def tolerance_radius(at: Sequence[float], losses: Float[np.ndarray, "levels"]) -
 
     None: within the levels it does not.
     """
-    before_at, before = 0.0, 0.0
-    for here, loss in zip(at, losses, strict=True):
-        if loss >= LOST:
-            if loss == before or here == before_at:
-                return float(here)
-            return float(before_at + (LOST - before) / (loss - before) * (here - before_at))
-        before_at, before = here, float(loss)
-    return None
+    return _within(float(_radii(at, losses[None])[0]))
+
+
+def _radii(at: Sequence[float], curves: Float[np.ndarray, "n levels"]) -> Float[np.ndarray, "n"]:
+    """Find the tolerance radius of many curves; infinite where it lies beyond the levels."""
+    found = np.full(len(curves), np.inf)
+    before_at, before = 0.0, np.zeros(len(curves))
+    for here, loss in zip(at, curves.T, strict=True):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            between = before_at + (LOST - before) / (loss - before) * (here - before_at)
+        is_here = (loss == before) | (here == before_at)
+        reached = (loss >= LOST) & np.isinf(found)
+        found[reached] = np.where(is_here, here, between)[reached]
+        before_at, before = here, loss
+    return found
 
 
 def _radius_interval(
     losses: _Losses, drawn: Float[np.ndarray, "draws units"]
 ) -> tuple[float | None, float | None]:
     """Bootstrap the radius over subjects; an end beyond the levels is None."""
-    present = np.isfinite(losses.values)
-    filled = np.where(present, losses.values, 0.0)
+    shape = len(drawn), *losses.values.shape[:2]
+    flat = losses.values.reshape(-1, losses.values.shape[2]).T
+    present = np.isfinite(flat)
     with np.errstate(invalid="ignore"):
-        means = np.einsum("du,ltu->dlt", drawn, filled) / np.einsum("du,ltu->dlt", drawn, present)
-    curves = means.mean(axis=2)
+        means = (drawn @ np.where(present, flat, 0.0)) / (drawn @ present)
+    curves = means.reshape(shape).mean(axis=2)
     curves = curves[np.isfinite(curves).all(axis=1)]
     if not len(curves):
         return None, None
-    found = np.array([tolerance_radius(losses.at, curve) or np.inf for curve in curves])
-    lo, hi = np.quantile(found, [0.025, 0.975], method="inverted_cdf")
+    lo, hi = np.quantile(_radii(losses.at, curves), [0.025, 0.975], method="inverted_cdf")
     return _within(float(lo)), _within(float(hi))
 
 
