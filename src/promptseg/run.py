@@ -109,6 +109,7 @@ def describe_run(
         n_parts=len(parts_of(_groups(corpus, subset), len(models))),
         versions={"python": platform.python_version(), **_versions()},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        datasets=[dict(one) for one in corpus.info.datasets],
     )
 
 
