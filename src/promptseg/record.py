@@ -168,7 +168,9 @@ class Run:
     schema_version: int = SCHEMA_VERSION
 
 
-FREE = frozenset({"corpus_path", "asked", "licences", "started", "datasets"})  # may differ in one folder
+FREE = frozenset(
+    {"corpus_path", "asked", "licences", "started", "datasets"}
+)  # may differ in one folder
 DERIVED = frozenset(
     {"layout", "trained_for", "custom_weights", "n_images", "n_targets", "of_images", "of_targets",
      "n_parts"}
@@ -360,11 +362,18 @@ def open_run(path: Path) -> RunFolder:
         )
     try:
         content = _from_version_1(content) if version == 1 else content
-        content = {"datasets": [], "trained_on": {}, "held_out": {}, **content} if version < 3 else content
+        content = (
+            {"datasets": [], "trained_on": {}, "held_out": {}, **content}
+            if version < 3
+            else content
+        )
         _check_types(content)
         return RunFolder(path, Run(**content))
     except (TypeError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
+
+
+OF_VERSION_3: dict[str, Any] = {"datasets": [], "trained_on": {}, "held_out": {}}
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:

@@ -131,30 +131,34 @@ def _row(one: Factors, attribute: str) -> Factor:
 
 
 def sentences(own: Factors) -> Sequence[str]:
+    """Say whose DICE it is, and what `body` says."""
+    return [f"{own.model} with {own.strategy} / {own.selection}: {body(own)}"]
+
+
+def body(own: Factors) -> str:
     """Say which attributes DICE goes with, and how sure that is."""
-    who = f"{own.model} with {own.strategy} / {own.selection}"
     unit = "image" if own.by_image else "subject"
     base = f"{plural(own.n_targets, 'target')} of {plural(own.n_units, unit)}"
     if own.n_units < FEWEST:
-        return [
-            f"{who}: {base} are too few to test what DICE depends on; the correlations below have "
-            "no interval."
-        ]
+        return (
+            f"{base} are too few to test what DICE depends on; the correlations below have no "
+            "interval."
+        )
     sure = [row for row in own.rows if row.p_holm is not None and row.p_holm < SURE]
     if not sure:
-        return [
-            f"{who}: on {base}, no attribute goes with DICE beyond chance (partial Spearman "
+        return (
+            f"on {base}, no attribute goes with DICE beyond chance (partial Spearman "
             "correlations, all p above 0.05 after Holm)."
-        ]
+        )
     ordered = sorted(sure, key=lambda row: -abs(row.rho or 0))
     rising = [_told(row) for row in ordered if (row.rho or 0) > 0]
     falling = [_told(row) for row in ordered if (row.rho or 0) < 0]
     told = [f"rises with {', '.join(rising)}"] if rising else []
     told += [f"falls with {', '.join(falling)}"] if falling else []
-    return [
-        f"{who}: on {base}, DICE {' and '.join(told)} (partial Spearman correlation, 95\u00a0% "
+    return (
+        f"on {base}, DICE {' and '.join(told)} (partial Spearman correlation, 95\u00a0% "
         "interval; p below 0.05 after Holm)."
-    ]
+    )
 
 
 def _told(row: Factor) -> str:

@@ -11,18 +11,23 @@ from promptseg.corpus import Corpus
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
+from promptseg.report.answers import Findings, answers
 from promptseg.report.compared import METHOD as CONTRAST_METHOD
 from promptseg.report.compared import Compared, compared
 from promptseg.report.depends import METHOD as FACTORS_METHOD
 from promptseg.report.depends import Depends, depends
 from promptseg.report.facts import Method, account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
+from promptseg.report.heat import maps
 from promptseg.report.sloppy import METHOD as LOSS_METHOD
 from promptseg.report.sloppy import Sloppy, sloppy
+from promptseg.report.spread import LEVELS, spread
 from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
 from promptseg.report.template import HERE, template
 from promptseg.report.view import by_task, combinations, comparisons, figure, under_jitter
 from promptseg.response import responses
+
+MOST_IN_TITLE = 5
 
 
 def write_report(
@@ -50,12 +55,19 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     parts = _Parts(compared(pooled.records), _sloppy(pooled), _depends(pooled, rows, best))
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
+    failed = words.failures(pooled.records)
+    told = Findings(rows, best, name, parts.compared, parts.sloppy, parts.depends, failed.n_failed)
+    leading = told.leading or next((row for row in rows if row.dice.value is not None), None)
     return template(HERE / "report.html.jinja").render(
         title=_title(pooled),
         headlines=words.headlines(pooled, rows, best),
         warnings=list(words.warnings(pooled.runs)),
         notes=[*words.subsets(pooled.runs), *words.everything(pooled.records)],
-        failures=words.failures(pooled.records),
+        failures=failed,
+        answers=answers(told),
+        maps=maps(scored, rows, name) if n_exact > 1 else [],
+        spread=spread(pooled.records, leading.group if leading else None),
+        levels=LEVELS,
         account=account([folder.run for folder in pooled.runs], known),
         name=name,
         means=means,
@@ -80,7 +92,13 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
 def _title(pooled: Pool) -> str:
     corpora = dict.fromkeys(folder.run.corpus for folder in pooled.runs)
     models = dict.fromkeys(model for folder in pooled.runs for model in folder.run.models)
-    return f"{', '.join(models)} on {', '.join(corpora)}"
+    return f"{_few(list(models))} on {_few(list(corpora))}"
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = names if len(names) <= MOST_IN_TITLE else names[: MOST_IN_TITLE - 1]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 @dataclass(frozen=True, slots=True)

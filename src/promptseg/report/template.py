@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.report import compared, depends, sloppy, words
+from promptseg.report import compared, depends, frontier, sloppy, words
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -22,6 +22,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "signed_difference": words.signed,
     "signed_span": compared.signed_span,
     "judged": compared.judged,
+    "frontier": lambda ranked, whole: frontier.frontier(ranked.places, whole.name),
     "radius": sloppy.radius,
     "radius_span": sloppy.radius_span,
     "correlation": depends.correlation,
