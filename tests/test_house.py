@@ -27,6 +27,8 @@ LAYERS = (
         "significance",
         "contrast",
         "factors",
+        "gap",
+        "volume",
         "ranks",
         "response",
         "croissant",

@@ -65,7 +65,10 @@ def frontier(places: Sequence[Place], name: Callable[[Arm], str]) -> Frontier | 
     return Frontier(
         points=tuple(_apart(points)),
         path=_steps([point for point in points if point.is_frontier]),
-        x_ticks=tuple((across(value), f"{value:g}") for value in _ticks(times)),
+        x_ticks=tuple(
+            (across(value), f"{value:.3g}" if value < 1000 else f"{value:.0f}")
+            for value in _ticks(times)
+        ),
         y_ticks=tuple((down(value), f"{value:g}") for value in _y_values(low, high)),
     )
 
@@ -89,12 +92,14 @@ def _y_values(low: float, high: float) -> list[float]:
 
 
 def _ticks(times: Sequence[float]) -> Iterator[float]:
-    """Yield round numbers that lie among the times."""
+    """Yield the ends, and round numbers between them."""
+    yield min(times)
     for power in range(floor(log10(min(times))), floor(log10(max(times))) + 1):
-        for digit in (1, 1.5, 2, 3, 5, 7):
+        for digit in (1, 2, 5):
             value = float(digit * 10.0**power)
-            if min(times) / 1.1 <= value <= max(times) * 1.1:
+            if min(times) * 1.15 <= value <= max(times) / 1.15:
                 yield value
+    yield max(times)
 
 
 def _steps(points: Sequence[Point]) -> str:

@@ -1,6 +1,5 @@
 """The page: everything the report shows, rendered to one HTML file that needs nothing else."""
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,24 @@ from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
 from promptseg.report.answers import Findings, answers
+from promptseg.report.apart import VOLUME_METHOD, DatasetLine, Volumes, by_dataset, by_volume
 from promptseg.report.compared import METHOD as CONTRAST_METHOD
 from promptseg.report.compared import Compared, compared
 from promptseg.report.depends import METHOD as FACTORS_METHOD
 from promptseg.report.depends import Depends, depends
 from promptseg.report.facts import Method, account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
+from promptseg.report.gapped import METHOD as GAP_METHOD
+from promptseg.report.gapped import Gapped, gapped
 from promptseg.report.heat import maps
+from promptseg.report.sheets import Tables, sheets, uri, write_sheets
 from promptseg.report.sloppy import METHOD as LOSS_METHOD
 from promptseg.report.sloppy import Sloppy, sloppy
 from promptseg.report.spread import LEVELS, spread
-from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
+from promptseg.report.table import Pool, Row, leads, mean_rows, merit, pool, task_rows
 from promptseg.report.template import HERE, template
 from promptseg.report.view import by_task, combinations, comparisons, figure, under_jitter
-from promptseg.response import responses
+from promptseg.response import Response, responses
 
 MOST_IN_TITLE = 5
 
@@ -52,7 +55,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
     n_exact = sum(group.jitter is None for group in scored)
-    parts = _Parts(compared(pooled.records), _sloppy(pooled), _depends(pooled, rows, best))
+    parts = _parts(pooled, rows, best)
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     failed = words.failures(pooled.records)
@@ -85,7 +88,10 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         has_off_protocol=any(row.group.off_protocol for row in rows),
         gallery=_gallery(pooled, rows, best, corpora),
         methods=[*methods([folder.run for folder in pooled.runs], rows), *_more_methods(parts)],
-        csv_uri=_csv_uri([*means, *rows]),
+        csv={key: uri(text) for key, text in sheets(_tables(parts, rows, means)).items()},
+        gap=parts.gapped,
+        datasets=parts.datasets,
+        volumes=parts.volumes,
     )
 
 
@@ -101,22 +107,71 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
+def write_tables(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
+    """Write every table of the report of some runs as a CSV into a folder; return their paths.
+
+    Full precision; an undefined value is an empty field.
+    """
+    pooled = pool(runs)
+    rows, means = task_rows(pooled), mean_rows(pooled)
+    made = sheets(_tables(_parts(pooled, rows, leads(means)), rows, means))
+    return write_sheets(made, folder)
+
+
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """The sections that need more than the table's rows."""
 
     compared: Compared | None
+    responses: tuple[Response, ...]
     sloppy: Sloppy | None
     depends: Depends | None
+    gapped: Gapped | None
+    datasets: tuple[DatasetLine, ...]
+    volumes: Volumes | None
+
+
+def _parts(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> _Parts:
+    records, attributes = pooled.records, _attributes(pooled)
+    is_jittered = any(folder.run.jitter for folder in pooled.runs)
+    found = tuple(responses(records, attributes)) if is_jittered else ()
+    leading = sorted(best, key=merit, reverse=True) or list(rows)
+    return _Parts(
+        compared=compared(records),
+        responses=found,
+        sloppy=sloppy(found, records["model"].n_unique() > 1),
+        depends=depends(records, attributes, leading[0].group if leading else None),
+        gapped=gapped(records, attributes),
+        datasets=by_dataset(records),
+        volumes=by_volume(
+            records, rows, is_subset=any(folder.run.subset for folder in pooled.runs)
+        ),
+    )
+
+
+def _tables(parts: _Parts, rows: Sequence[Row], means: Sequence[Row]) -> Tables:
+    return Tables(
+        rows=[*means, *rows],
+        compared=parts.compared,
+        gapped=parts.gapped,
+        responses=parts.responses,
+        factors=parts.depends.found if parts.depends else (),
+        datasets=parts.datasets,
+        volumes=parts.volumes,
+    )
 
 
 def _more_methods(parts: _Parts) -> Iterator[Method]:
     if parts.compared is not None:
         yield Method("Ways of answering compared", CONTRAST_METHOD)
+    if parts.gapped is not None:
+        yield Method("The oracle gap", GAP_METHOD)
     if parts.sloppy is not None:
         yield Method("Loss under jitter", LOSS_METHOD)
     if parts.depends is not None:
         yield Method("What DICE depends on", FACTORS_METHOD)
+    if parts.volumes is not None:
+        yield Method("Volumes", VOLUME_METHOD)
 
 
 def _attributes(pooled: Pool) -> pl.DataFrame:
@@ -128,17 +183,18 @@ def _attributes(pooled: Pool) -> pl.DataFrame:
     return pl.concat(frames).unique(["corpus", "target_id"], maintain_order=True)
 
 
-def _sloppy(pooled: Pool) -> Sloppy | None:
-    if not any(folder.run.jitter for folder in pooled.runs):
-        return None
-    several = pooled.records["model"].n_unique() > 1
-    return sloppy(responses(pooled.records, _attributes(pooled)), several)
-
-
-def _depends(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> Depends | None:
-    leading = sorted(best, key=merit, reverse=True) or list(rows)
-    group = leading[0].group if leading else None
-    return depends(pooled.records, _attributes(pooled), group)
+def _gap_said(found: Gapped | None, best: Sequence[Row]) -> str:
+    """Say what the choice among candidates costs the leading combination."""
+    leading = max(best, key=merit, default=None)
+    if found is None or leading is None:
+        return ""
+    item = found.of(leading.group.model, leading.group.strategy)
+    if item is None or item.value is None:
+        return ""
+    return (
+        f" Of several candidates for a {leading.group.strategy}, the model's own choice loses "
+        f"{words.fraction(item.value)} DICE against the best."
+    )
 
 
 def _gallery(
@@ -148,8 +204,3 @@ def _gallery(
     scored = [row for row in rows if row.dice.value is not None]
     leading = sorted(best, key=merit, reverse=True) or scored
     return gallery(pooled, rows, leading[0].group, corpora) if leading else None
-
-
-def _csv_uri(rows: Sequence[Row]) -> str:
-    content = base64.b64encode(as_csv(rows).encode()).decode("ascii")
-    return f"data:text/csv;charset=utf-8;base64,{content}"

@@ -1,7 +1,5 @@
 """Runs as rows: one per task, model, strategy and selection, and their means over tasks."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -222,16 +220,6 @@ def _distances(unit: str, surface: Surface | None) -> dict[str, Scalar]:
 
 def _spread(name: str, item: Estimate) -> dict[str, Scalar]:
     return {name: item.value, f"{name}_lo": item.lo, f"{name}_hi": item.hi}
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """Write rows as CSV with full precision; an undefined value is an empty field."""
-    sink = io.StringIO()
-    lines = [flat(row) for row in rows]
-    writer = csv.DictWriter(sink, list(lines[0]) if lines else ["task"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return sink.getvalue()
 
 
 def leads(summary: Sequence[Row]) -> list[Row]:
