@@ -38,7 +38,7 @@ LAYERS = (
     },
     {"predictions"},
     {"scoring"},
-    {"evaluation", "curation", "segmentation", "contract", "probe", "promise"},
+    {"evaluation", "contamination", "curation", "segmentation", "contract", "probe", "promise"},
     {"run", "report"},
     {"tuning"},
     {"terminal"},
