@@ -10,9 +10,12 @@ import pytest
 from phantom import write_phantoms
 from test_report import folder, page, record, text_of
 from test_report_answers import answers_of
+from typer.testing import CliRunner
 
+from promptseg.cli import app
 from promptseg.contamination import HASH_LETTERS, contaminated, found
 from promptseg.corpus import part_paths
+from promptseg.record import open_run
 from promptseg.report import summary_rows, table_rows
 from promptseg.tuned.card import read_card
 
@@ -52,7 +55,9 @@ def test_results_on_training_data_are_marked_and_in_no_headline_mean_or_ranking(
     assert rows["m (trained on it)"].dice.value == pytest.approx(0.9)
     assert rows["m (trained on it)"].group.off_protocol
     assert "m was trained on data of 1 task: these results are marked" in text_of(html)
-    assert answers_of(html)["Which model?"].startswith("n, by box / single (DICE 0.700); m at its")
+    assert answers_of(html)["Which model?"].startswith(
+        "n, by box / single (DICE 0.700 on common targets); m at its"
+    )
     assert "0.9" not in answers_of(html)["Which model?"]
 
 
@@ -97,3 +102,22 @@ def test_a_fine_tuning_that_lists_its_images_is_judged_by_them(tmp_path, saw):
 
     assert trained == ({"tuned": ["phantom"]} if saw else {})
     assert held_out == ({} if saw else {"tuned": ["phantom"]})
+
+
+def test_the_user_may_declare_it(tmp_path):
+    """`evaluate --trained-on`, kept with the run; the report says which data it was."""
+    corpus = write_phantoms(tmp_path / "c", range(2))
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", str(corpus.path), "--model", "fakes:reference", "--trained-on", "Phantom",
+         "--out", str(tmp_path / "r")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    made = open_run(tmp_path / "r")
+    text = text_of(page(tmp_path, made, corpora={str(corpus.path): corpus}))
+
+    assert made.run.trained_on == {"reference": ["Phantom"]}
+    assert made.run.datasets == corpus.info.datasets
+    assert "reference (trained on it)" in text
+    assert "reference: Phantom" in text
+    assert not summary_rows([made])

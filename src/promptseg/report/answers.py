@@ -47,6 +47,7 @@ class Findings:
     depends: Depends | None
     n_failed: int
     gap: str = ""  # what a user loses to the choice among candidates, in words
+    training: str = ""  # whether the leading model may know the data, in words
 
     @property
     def leading(self) -> Row | None:
@@ -103,7 +104,9 @@ def _which_model(found: Findings, lead: Row) -> str:
     for place, against in placed:
         if place.arm.model != first.arm.model:
             others.setdefault(place.arm.model, (place, against))
-    told = f"{first.arm.model}, by {_way(first.arm)} (DICE {fraction(first.dice)})"
+    told = (
+        f"{first.arm.model}, by {_way(first.arm)} (DICE {fraction(first.dice)} on common targets)"
+    )
     lines = [f"{told}{_at_best(others)}."]
     left = [model for model in models if model not in others and model != first.arm.model]
     if left:
@@ -250,6 +253,8 @@ def _doubts(found: Findings, lead: Row) -> Iterator[str]:
         )
     if found.n_failed:
         yield f"{plural(found.n_failed, 'record')} failed and are in no mean."
+    if found.training:
+        yield found.training
 
 
 def _who(lead: Row) -> str:

@@ -21,6 +21,7 @@ from promptseg.report.gallery import Gallery, find_corpus, gallery
 from promptseg.report.gapped import METHOD as GAP_METHOD
 from promptseg.report.gapped import Gapped, gapped
 from promptseg.report.heat import maps
+from promptseg.report.paragraph import licences, paragraph
 from promptseg.report.sheets import Tables, sheets, uri, write_sheets
 from promptseg.report.sloppy import METHOD as LOSS_METHOD
 from promptseg.report.sloppy import Sloppy, sloppy
@@ -59,7 +60,17 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     failed = words.failures(pooled.records)
-    told = Findings(rows, best, name, parts.compared, parts.sloppy, parts.depends, failed.n_failed)
+    told = Findings(
+        rows=rows,
+        best=best,
+        name=name,
+        compared=parts.compared,
+        sloppy=parts.sloppy,
+        depends=parts.depends,
+        n_failed=failed.n_failed,
+        gap=_gap_said(parts.gapped, best),
+        training=_training_said(pooled, best),
+    )
     leading = told.leading or next((row for row in rows if row.dice.value is not None), None)
     return template(HERE / "report.html.jinja").render(
         title=_title(pooled),
@@ -87,7 +98,12 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         columns=columns,
         has_off_protocol=any(row.group.off_protocol for row in rows),
         gallery=_gallery(pooled, rows, best, corpora),
-        methods=[*methods([folder.run for folder in pooled.runs], rows), *_more_methods(parts)],
+        methods=[
+            paragraph([folder.run for folder in pooled.runs], rows, means),
+            *methods([folder.run for folder in pooled.runs], rows),
+            *_more_methods(parts),
+            *licences([folder.run for folder in pooled.runs], known),
+        ],
         csv={key: uri(text) for key, text in sheets(_tables(parts, rows, means)).items()},
         gap=parts.gapped,
         datasets=parts.datasets,
@@ -181,6 +197,22 @@ def _attributes(pooled: Pool) -> pl.DataFrame:
         for folder in pooled.runs
     ]
     return pl.concat(frames).unique(["corpus", "target_id"], maintain_order=True)
+
+
+def _training_said(pooled: Pool, best: Sequence[Row]) -> str:
+    """Say whether the leading model may know the data from its training."""
+    leading = max(best, key=merit, default=None)
+    for folder, names in zip(pooled.runs, pooled.names, strict=True):
+        for name, shown in names.items():
+            if leading is not None and shown == leading.group.model:
+                if folder.run.held_out.get(name):
+                    return f"None of these images is among those that {shown} was fine-tuned on."
+                if folder.run.trained_on.get(name):
+                    return (
+                        f"The data sets that {shown} declares to be trained on have other names "
+                        "than these; no more is known."
+                    )
+    return "Whether this data was trained on is not declared."
 
 
 def _gap_said(found: Gapped | None, best: Sequence[Row]) -> str:

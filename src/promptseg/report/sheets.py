@@ -51,7 +51,7 @@ def sheets(found: Tables) -> dict[str, str]:
         "volumes_by_task": list(_volume_means(found.volumes)),
         "volumes": list(_volumes(found.volumes)),
     }
-    return {name: csv_of(lines) for name, lines in made.items() if lines}
+    return {name: csv_of(lines) for name, lines in made.items() if lines or name == "numbers"}
 
 
 def write_sheets(made: Mapping[str, str], folder: Path) -> list[Path]:
