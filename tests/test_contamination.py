@@ -12,12 +12,15 @@ from test_report import folder, page, record, text_of
 from test_report_answers import answers_of
 from typer.testing import CliRunner
 
+import promptseg.models
 from promptseg.cli import app
 from promptseg.contamination import HASH_LETTERS, contaminated, found
 from promptseg.corpus import part_paths
 from promptseg.record import open_run
 from promptseg.report import summary_rows, table_rows
-from promptseg.tuned.card import read_card
+from promptseg.tuned.card import card_text, read_card
+
+POINTS = Path(promptseg.models.__file__).parent / "litemedsam_points"
 
 
 @dataclasses.dataclass
@@ -87,10 +90,7 @@ def test_a_fine_tuning_that_lists_its_images_is_judged_by_them(tmp_path, saw):
     """Held-out images of the data set that it was trained on are clean, one seen image is not."""
     corpus = write_phantoms(tmp_path / "c", range(3))
     digests = pl.read_parquet(part_paths(corpus.path, "images"))["sha256"].to_list()
-    card = json.loads(
-        (Path(fakes.__file__).parent.parent / "src/promptseg/models/litemedsam_points/model.json")
-        .read_text()
-    )  # fmt: skip
+    card = json.loads((POINTS / "model.json").read_text())
     card["name"] = "tuned"
     card["finetuned"]["data"] = [{"name": "phantom", "licence": None}]
     card["finetuned"]["images"] = [digests[0][:HASH_LETTERS] if saw else "0" * HASH_LETTERS]
@@ -121,3 +121,15 @@ def test_the_user_may_declare_it(tmp_path):
     assert "reference (trained on it)" in text
     assert "reference: Phantom" in text
     assert not summary_rows([made])
+
+
+@pytest.mark.parametrize("odd", [{"data": "phantom"}, {"images": 3}, {"data": [3], "images": [{}]}])
+def test_a_card_of_another_form_says_nothing(tmp_path, odd):
+    """Anyone may have written it: what is no list of data sets or hashes is left."""
+    corpus = write_phantoms(tmp_path / "c", range(1))
+    card = dataclasses.replace(read_card(POINTS), finetuned=odd)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "model.json").write_text(card_text(card))
+    model = Said((), name=card.name, weights_hash=card.sha256)
+
+    assert found(corpus, {str(tmp_path / "tuned"): model}, None) == ({}, {})

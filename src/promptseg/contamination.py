@@ -41,9 +41,14 @@ def declared(word: str, model: Any) -> Declared:
 
 
 def _of_card(card: TunedCard, own: Sequence[str]) -> Declared:
-    data, images = card.finetuned.get("data", []), card.finetuned.get("images", [])
+    data, images = (_list(card.finetuned.get(name)) for name in ("data", "images"))
     names = tuple(str(one["name"]) for one in data if isinstance(one, dict) and one.get("name"))
     return Declared((*own, *names), names if images else (), frozenset(map(str, images)))
+
+
+def _list(value: object) -> list[Any]:
+    """Take a list of a card, which anyone may have written; what is none says nothing."""
+    return value if isinstance(value, list) else []
 
 
 def found(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 from promptseg.attributes import AttributeRow
 from promptseg.errors import DataError
+from promptseg.history import lacking, settings_of
 from promptseg.mask import Rle
 from promptseg.parquet import (
     arrow_schema,
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 3
-# columns of records that older runs lack: the version that brought them -> their names
-BROUGHT = {
-    2: ("n_survivors", "n_unmatched", "n_matches"),
-    3: ("volume", "predicted_px", "reference_px"),
-}
 Outcome = Literal["ok", "miss", "failed"]
 TIMES = ("embed_ms", "decode_ms")  # the only columns in which two runs of one command may differ
 IDENTITY = (
@@ -278,9 +274,8 @@ class RunFolder:
 
     def _lacking(self) -> list[str]:
         """List the columns that came after this run was written, in their order."""
-        newer = (names for since, names in BROUGHT.items() if since > self.run.schema_version)
         order = list(Record.__dataclass_fields__)
-        return sorted((name for names in newer for name in names), key=order.index)
+        return sorted(lacking(self.run.schema_version), key=order.index)
 
 
 def with_corpus(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -361,35 +356,11 @@ def open_run(path: Path) -> RunFolder:
             f"{SCHEMA_VERSION}. Run evaluate again, or install the promptseg that wrote it."
         )
     try:
-        content = _from_version_1(content) if version == 1 else content
-        content = (
-            {"datasets": [], "trained_on": {}, "held_out": {}, **content}
-            if version < 3
-            else content
-        )
+        content = settings_of(content, version)
         _check_types(content)
         return RunFolder(path, Run(**content))
     except (TypeError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
-
-
-OF_VERSION_3: dict[str, Any] = {"datasets": [], "trained_on": {}, "held_out": {}}
-
-
-def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Read the settings of a run of schema 1: one seed, no jitter, all of the corpus."""
-    return {
-        **{name: value for name, value in content.items() if name != "seed"},
-        "seeds": [content["seed"]],
-        "jitter": [],
-        "everything": {},
-        "subset": {},
-        "max_targets": None,
-        "of_images": content["n_images"],
-        "n_targets": None,
-        "of_targets": None,
-        "batch_size": None,
-    }
 
 
 def _check_types(content: dict[str, Any]) -> None:
