@@ -13,7 +13,7 @@ from test_volume import of_slice
 from typer.testing import CliRunner
 
 from promptseg.cli import app
-from promptseg.report import summary_rows, write_tables
+from promptseg.report import summary_rows, write_report
 
 
 def sheets_of(html: str) -> dict[str, list[dict[str, str]]]:
@@ -116,10 +116,10 @@ def test_volumes_stand_beside_slices_and_incomplete_ones_are_said(tmp_path):
 
 
 def test_all_tables_come_as_files(tmp_path):
-    """The same as the page's, by `write_tables` and by the command line."""
+    """The same as the page's, by `write_report` and by the command line."""
     made = studied(tmp_path / "r", effect=0.4, slope=0.004)
-    paths = write_tables([made], tmp_path / "tables")
-    html = page(tmp_path, made)
+    html = write_report([made], tmp_path / "p.html", tables=tmp_path / "tables").read_text()
+    paths = list((tmp_path / "tables").iterdir())
     result = CliRunner().invoke(
         app,
         ["report", str(made.path), "--out", str(tmp_path / "o.html"),

@@ -33,15 +33,13 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about runs: tables, a figure, and masks to look at."""
     from promptseg.record import open_run
-    from promptseg.report import flat, table_rows, write_report, write_tables
+    from promptseg.report import flat, table_rows, write_report
     from promptseg.terminal import print_json
 
     if out.suffix.lower() not in {".html", ".htm"}:
         raise DataError(f"--out {out} has to end in .html.")
     folders = [open_run(path) for path in runs]
-    write_report(folders, out)
-    if tables is not None:
-        write_tables(folders, tables)
+    write_report(folders, out, tables=tables)
     if as_json:
         print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
     else:

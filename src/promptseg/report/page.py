@@ -35,28 +35,37 @@ MOST_IN_TITLE = 5
 
 
 def write_report(
-    runs: Sequence[RunFolder], out: Path, *, corpora: Mapping[str, Corpus] | None = None
+    runs: Sequence[RunFolder],
+    out: Path,
+    *,
+    corpora: Mapping[str, Corpus] | None = None,
+    tables: Path | None = None,
 ) -> Path:
     """Write the report of one or several runs as one HTML file, and return its path.
 
     The file opens offline: style, figure and pictures are in it. Pictures come from the corpus
     of each run, looked up by `run.corpus_path` in `corpora` or else on disk; where it is missing
-    or has changed the report says so and has none.
+    or has changed the report says so and has none. Into the folder `tables` all tables are written
+    as CSV too: full precision, an undefined value is an empty field.
     """
-    page = render(pool(runs), corpora or {})
-    write_atomically(out, page.encode())
+    pooled = pool(runs)
+    parts = _parts(pooled)
+    made = sheets(_tables(parts))
+    write_atomically(out, render(pooled, parts, made, corpora or {}).encode())
+    if tables is not None:
+        write_sheets(made, tables)
     return out
 
 
-def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
-    """Render the report of a pool."""
-    rows, means = task_rows(pooled), mean_rows(pooled)
-    best = leads(means)
+def render(
+    pooled: Pool, parts: "_Parts", made: Mapping[str, str], corpora: Mapping[str, Corpus]
+) -> str:
+    """Render the report of a pool, with the tables that were made of it."""
+    rows, means, best = parts.rows, parts.means, parts.best
     name = words.naming(rows)
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
     n_exact = sum(group.jitter is None for group in scored)
-    parts = _parts(pooled, rows, best)
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     failed = words.failures(pooled.records)
@@ -104,7 +113,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
             *_more_methods(parts),
             *licences([folder.run for folder in pooled.runs], known),
         ],
-        csv={key: uri(text) for key, text in sheets(_tables(parts, rows, means)).items()},
+        csv={key: uri(text) for key, text in made.items()},
         gap=parts.gapped,
         datasets=parts.datasets,
         volumes=parts.volumes,
@@ -123,21 +132,13 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def write_tables(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
-    """Write every table of the report of some runs as a CSV into a folder; return their paths.
-
-    Full precision; an undefined value is an empty field.
-    """
-    pooled = pool(runs)
-    rows, means = task_rows(pooled), mean_rows(pooled)
-    made = sheets(_tables(_parts(pooled, rows, leads(means)), rows, means))
-    return write_sheets(made, folder)
-
-
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The sections that need more than the table's rows."""
+    """What was found: rows, and the sections that need more than these."""
 
+    rows: Sequence[Row]
+    means: Sequence[Row]
+    best: Sequence[Row]
     compared: Compared | None
     responses: tuple[Response, ...]
     sloppy: Sloppy | None
@@ -147,12 +148,17 @@ class _Parts:
     volumes: Volumes | None
 
 
-def _parts(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> _Parts:
+def _parts(pooled: Pool) -> _Parts:
+    rows, means = task_rows(pooled), mean_rows(pooled)
+    best = leads(means)
     records, attributes = pooled.records, _attributes(pooled)
     is_jittered = any(folder.run.jitter for folder in pooled.runs)
     found = tuple(responses(records, attributes)) if is_jittered else ()
     leading = sorted(best, key=merit, reverse=True) or list(rows)
     return _Parts(
+        rows=rows,
+        means=means,
+        best=best,
         compared=compared(records),
         responses=found,
         sloppy=sloppy(found, records["model"].n_unique() > 1),
@@ -165,9 +171,9 @@ def _parts(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> _Parts:
     )
 
 
-def _tables(parts: _Parts, rows: Sequence[Row], means: Sequence[Row]) -> Tables:
+def _tables(parts: _Parts) -> Tables:
     return Tables(
-        rows=[*means, *rows],
+        rows=[*parts.means, *parts.rows],
         compared=parts.compared,
         gapped=parts.gapped,
         responses=parts.responses,
