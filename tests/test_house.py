@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES, MOST_CODE_LINES = 400, 60
 # a module may import from layers above its own line, and from modules of its own line
 LAYERS = (
-    {"errors", "mask", "memory", "pixels"},
+    {"errors", "history", "mask", "memory", "pixels"},
     {"parquet", "prompt", "sample", "weights", "metric"},
     {"strategy", "attributes"},
     {"rows", "record", "model", "jitter", "released"},
@@ -27,6 +27,8 @@ LAYERS = (
         "significance",
         "contrast",
         "factors",
+        "gap",
+        "volume",
         "ranks",
         "response",
         "croissant",
@@ -36,7 +38,7 @@ LAYERS = (
     },
     {"predictions"},
     {"scoring"},
-    {"evaluation", "curation", "segmentation", "contract", "probe", "promise"},
+    {"evaluation", "contamination", "curation", "segmentation", "contract", "probe", "promise"},
     {"run", "report"},
     {"tuning"},
     {"terminal"},

@@ -1,7 +1,7 @@
 """A run that an older promptseg wrote: it opens and can be reported; what is too new is refused.
 
-`golden/run-schema-1` was written by the last version of run schema 1 (6964273): two phantoms,
-the fake `reference`, strategies box and point1.
+`golden/run-schema-1` was written by the last version of run schema 1 (6964273), `run-schema-2` by
+that of schema 2 (e22d172): two phantoms, the fake `reference`, strategies box and point1.
 """
 
 import json
@@ -19,7 +19,8 @@ from promptseg.report import flat, table_rows, write_report
 from promptseg.run import describe_run
 from promptseg.strategy import STRATEGIES
 
-OLD = Path(__file__).with_name("golden") / "run-schema-1"
+GOLDEN = Path(__file__).with_name("golden")
+OLD = GOLDEN / "run-schema-1"
 
 
 def test_a_run_of_schema_1_opens_with_all_it_knew():
@@ -36,9 +37,24 @@ def test_a_run_of_schema_1_opens_with_all_it_knew():
     assert folder.run.n_targets is None
 
 
-def test_a_run_of_schema_1_is_reported(tmp_path: Path):
+def test_a_run_of_schema_2_opens_with_all_it_knew():
+    """It did not know volumes and areas, nor what its models were trained on."""
+    folder = open_run(GOLDEN / "run-schema-2")
+    records = folder.records()
+
+    assert records.columns == list(Record.__dataclass_fields__)
+    assert records["schema_version"].unique().to_list() == [2]
+    assert records.filter(strategy="box", selection="single")["dice"].to_list() == [1.0] * 4
+    for name in ("volume", "predicted_px", "reference_px"):
+        assert records[name].null_count() == records.height
+    assert folder.attributes().height == 4
+    assert (folder.run.datasets, folder.run.trained_on, folder.run.held_out) == ([], {}, {})
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_run_of_an_old_schema_is_reported(tmp_path: Path, schema: int):
     """Tables and page are made of it as of any other."""
-    folder = open_run(OLD)
+    folder = open_run(GOLDEN / f"run-schema-{schema}")
     (bar,) = (
         flat(row)
         for row in table_rows([folder])
@@ -51,9 +67,10 @@ def test_a_run_of_schema_1_is_reported(tmp_path: Path):
     assert "reference" in page
 
 
-def test_a_run_of_schema_1_is_not_gone_on_with(tmp_path: Path):
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_run_of_an_old_schema_is_not_gone_on_with(tmp_path: Path, schema: int):
     """Records of two versions never mix in one folder; the line says what can be done."""
-    shutil.copytree(OLD, tmp_path / "old")
+    shutil.copytree(GOLDEN / f"run-schema-{schema}", tmp_path / "old")
     corpus = write_phantoms(tmp_path / "c", range(2))
     plan = Plan((STRATEGIES["box"], STRATEGIES["point1"]))
     run = describe_run(corpus, {"fakes:reference": fakes.reference()}, plan)

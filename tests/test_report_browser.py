@@ -22,7 +22,6 @@ from promptseg.plan import Plan
 from promptseg.record import RunFolder
 from promptseg.report import case_files, write_report
 from promptseg.report.cases import as_json, find_cases
-from promptseg.report.page import Looking, render
 from promptseg.report.table import pool, task_rows
 from promptseg.report.view import combinations
 from promptseg.strategy import STRATEGIES
@@ -300,7 +299,7 @@ def test_the_page_is_as_wide_as_the_screen(chromium, report, width):
     page.close()
 
 
-def test_of_too_many_cases_the_worst_of_every_task_and_a_draw_are_shown(runs):
+def test_of_too_many_cases_the_worst_of_every_task_and_a_draw_are_shown(runs, tmp_path):
     """Half and half, the same whenever it is asked for, and what is left out is counted."""
     pooled = pool([runs[0]])
     answers = combinations(pooled, task_rows(pooled))
@@ -322,9 +321,10 @@ def test_of_too_many_cases_the_worst_of_every_task_and_a_draw_are_shown(runs):
     for task in ("disc", "bar"):
         own = sorted((name for name in every if name.endswith(task)), key=lambda n: (dice[n], n))
         assert set(own[:5]) <= set(few)
-    text = render(pooled, {}, Looking(most=20))
+    text = write_report([runs[0]], tmp_path / "few.html", most_cases=20).read_text()
     assert "Of 80 targets 20 can be looked at here" in text
-    assert "Look at every case" not in render(pooled, {}, Looking(most=0))
+    text = write_report([runs[0]], tmp_path / "none.html", most_cases=0).read_text()
+    assert "Look at every case" not in text
 
 
 def test_data_of_a_page_close_no_script_and_break_no_line():

@@ -24,6 +24,7 @@ from tiny import (
     WrongToken,
 )
 
+from promptseg.contamination import HASH_LETTERS
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
 from promptseg.tuning import step
@@ -131,6 +132,8 @@ def test_the_model_ends_with_its_best_weights_and_without_adapters(bright_model,
     names = set(model.network.state_dict())
     assert names == set(Tiny().network.state_dict())
     assert outcome.n_values < outcome.of_values
+    assert len(outcome.images) == outcome.n_images["train"] + outcome.n_images["val"]
+    assert {len(name) for name in outcome.images} == {HASH_LETTERS}, "of held-out images none"
 
 
 BUGS = [

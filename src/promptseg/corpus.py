@@ -240,9 +240,11 @@ def read_sample(
         read = tuple(_target(target, (image.shape[0], image.shape[1])) for target in kept)
     except _DAMAGE as error:
         listed = tuple(Listed(t["target_id"], t["object"], t["annotator"]) for t in kept)
+        volume = None if row["volume_id"] is None else f"{row['volume_id']}/{row['plane']}"
         return Unreadable(
-            row["image_id"], row["dataset"], row["modality"], row["subject"], listed, str(error)
-        )
+            row["image_id"], row["dataset"], row["modality"], row["subject"], listed, str(error),
+            volume=volume,
+        )  # fmt: skip
     spacing = (row["spacing_y_mm"], row["spacing_x_mm"])
     return Sample(
         image_id=row["image_id"],

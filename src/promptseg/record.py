@@ -8,12 +8,13 @@ with records is whole: a killed run goes on where the last whole part ended.
 import dataclasses
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 from promptseg.attributes import AttributeRow
 from promptseg.errors import DataError
+from promptseg.history import lacking, settings_of
 from promptseg.mask import Rle
 from promptseg.parquet import (
     arrow_schema,
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-SCHEMA_VERSION = 2
-# columns of records that older runs lack: the version that brought them -> their names
-BROUGHT = {2: ("n_survivors", "n_unmatched", "n_matches")}
+SCHEMA_VERSION = 3
 Outcome = Literal["ok", "miss", "failed"]
 TIMES = ("embed_ms", "decode_ms")  # the only columns in which two runs of one command may differ
 IDENTITY = (
@@ -61,6 +60,7 @@ class Record:
     dataset: str
     subject: str | None
     image_id: str
+    volume: str | None = None  # and plane, that the image is a slice of (a video, a frame)
     target_id: str | None
     prompt_id: str | None
     object: str | None
@@ -69,6 +69,8 @@ class Record:
     outcome: str
     reason: str | None = None
     mask_index: int | None = None
+    predicted_px: int | None = None  # area of the mask
+    reference_px: int | None = None  # area of the target
     dice: float | None = None
     jaccard: float | None = None
     hd: float | None = None
@@ -154,10 +156,17 @@ class Run:
     n_parts: int
     versions: dict[str, str]
     started: str
+    datasets: list[dict[str, Any]] = field(default_factory=list)  # name, licence, citation
+    # name of a model -> data sets that it was trained on, as it or the user says ...
+    trained_on: dict[str, list[str]] = field(default_factory=dict)
+    # ... and those of its fine-tuning of which no image that it saw is evaluated here
+    held_out: dict[str, list[str]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
 
-FREE = frozenset({"corpus_path", "asked", "licences", "started"})  # may differ in one folder
+FREE = frozenset(
+    {"corpus_path", "asked", "licences", "started", "datasets"}
+)  # may differ in one folder
 DERIVED = frozenset(
     {"layout", "trained_for", "custom_weights", "n_images", "n_targets", "of_images", "of_targets",
      "n_parts"}
@@ -267,9 +276,9 @@ class RunFolder:
             ) from error
 
     def _lacking(self) -> list[str]:
-        """List the columns that came after this run was written."""
-        newer = (names for since, names in BROUGHT.items() if since > self.run.schema_version)
-        return [name for names in newer for name in names]
+        """List the columns that came after this run was written, in their order."""
+        order = list(Record.__dataclass_fields__)
+        return sorted(lacking(self.run.schema_version), key=order.index)
 
 
 def with_corpus(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -283,9 +292,9 @@ def _with_nulls(table: "pa.Table", schema: "pa.Schema", name: str) -> "pa.Table"
     """Add a column of nulls, where the schema has it."""
     import pyarrow as pa
 
-    field = schema.field(name)
-    nulls = pa.nulls(table.num_rows, field.type)
-    return table.add_column(schema.get_field_index(name), field, nulls)
+    column = schema.field(name)
+    nulls = pa.nulls(table.num_rows, column.type)
+    return table.add_column(schema.get_field_index(name), column, nulls)
 
 
 def start_run(path: Path, run: Run) -> RunFolder:
@@ -350,27 +359,11 @@ def open_run(path: Path) -> RunFolder:
             f"{SCHEMA_VERSION}. Run evaluate again, or install the promptseg that wrote it."
         )
     try:
-        content = _from_version_1(content) if version == 1 else content
+        content = settings_of(content, version)
         _check_types(content)
         return RunFolder(path, Run(**content))
     except (TypeError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
-
-
-def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Read the settings of a run of schema 1: one seed, no jitter, all of the corpus."""
-    return {
-        **{name: value for name, value in content.items() if name != "seed"},
-        "seeds": [content["seed"]],
-        "jitter": [],
-        "everything": {},
-        "subset": {},
-        "max_targets": None,
-        "of_images": content["n_images"],
-        "n_targets": None,
-        "of_targets": None,
-        "batch_size": None,
-    }
 
 
 def _check_types(content: dict[str, Any]) -> None:

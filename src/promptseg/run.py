@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from promptseg.contamination import found
 from promptseg.corpus import Corpus, RowGroup
 from promptseg.evaluation import Evaluated, evaluate, evaluate_masks
 from promptseg.model import Segmenter
@@ -74,6 +75,7 @@ def describe_run(
         for word, model in models.items()
         if not isinstance(model, Predictions) and (licence := licence_of(word, model.weights_hash))
     }
+    trained_on, held_out = found(corpus, models, subset)
     return Run(
         corpus=corpus.info.name,
         corpus_path=str(corpus.path.resolve()),
@@ -109,6 +111,9 @@ def describe_run(
         n_parts=len(parts_of(_groups(corpus, subset), len(models))),
         versions={"python": platform.python_version(), **_versions()},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        datasets=[dict(one) for one in corpus.info.datasets],
+        trained_on=trained_on,
+        held_out=held_out,
     )
 
 

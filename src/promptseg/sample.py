@@ -51,6 +51,11 @@ class Sample:
     source: str | None = None  # path of its file below the curated folder
     place: Place | None = None  # None: a picture, no slice of a volume
 
+    @property
+    def volume(self) -> str | None:
+        """Name the volume, and the plane in which this slice was cut; None: no slice."""
+        return None if self.place is None else f"{self.place.volume_id}/{self.place.plane}"
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -71,6 +76,7 @@ class Unreadable:
     subject: str | None
     targets: tuple[Listed, ...]  # what should have been scored
     reason: str
+    volume: str | None = None  # and plane, that it is a slice of
 
 
 def task_name(object_name: str, modality: str) -> str:

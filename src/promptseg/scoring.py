@@ -96,6 +96,7 @@ class Scorer:
             dataset=sample.dataset,
             subject=sample.subject,
             image_id=sample.image_id,
+            volume=sample.volume,
             target_id=None,
             prompt_id=None,
             object=None,
@@ -188,6 +189,8 @@ class Scorer:
             draft,
             outcome="ok" if mask.any() else "miss",
             reason=None if mask.any() else "the mask is empty",
+            predicted_px=int(np.count_nonzero(mask)),
+            reference_px=int(np.count_nonzero(target.mask)),
             image_diagonal=float(np.hypot(height * spacing[0], width * spacing[1])),
             **{name: getattr(scores, name) for name in scores.__slots__},
         )

@@ -1,7 +1,7 @@
 """`promptseg evaluate`: models, or masks made elsewhere, on a corpus."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -171,6 +171,14 @@ def evaluate(
             help="Keep none, the selected, or all predicted masks.", rich_help_panel=SCORES
         ),
     ] = "selected",
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A data set of the corpus that the models, or the tool, were trained on: its "
+            "results are marked and kept out of headlines and rankings. Repeat for several.",
+            rich_help_panel=SCORES,
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Annotated[
         str,
@@ -252,6 +260,7 @@ def evaluate(
         plan = replace(plan, everything=change.of(plan, answering.values()))
     say_unit(data, plan)
     run = describe_run(data, answering, plan, subset=subset, device=where_to, dtype=dtype)
+    run = replace(run, trained_on=_with(run.trained_on, run.models, trained_on or []))
     folder = start_run(out, run)
     run_plan(data, answering, plan, folder, subset=subset, retry_failed=retry_failed)
     raise typer.Exit(show_outcome(folder, as_json=as_json))
@@ -277,6 +286,14 @@ def _jitters(texts: list[str]) -> tuple[Any, ...]:
     from promptseg.jitter import parse_jitter
 
     return tuple(dict.fromkeys(parse_jitter(text) for text in texts))
+
+
+def _with(
+    declared: Mapping[str, list[str]], models: Iterable[str], names: list[str]
+) -> dict[str, list[str]]:
+    """Add what the user says that all models were trained on."""
+    told = {model: list(dict.fromkeys([*declared.get(model, []), *names])) for model in models}
+    return {model: own for model, own in told.items() if own}
 
 
 WITH_MASKS = (

@@ -33,6 +33,9 @@ def report(
             "2,000 lie in a folder beside the page.",
         ),
     ] = "500",
+    tables: Annotated[
+        Path | None, typer.Option(help="Folder for every table as a CSV, at full precision.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page about runs: findings in words, tables, figures, and every mask to see.
@@ -50,7 +53,7 @@ def report(
     if out.suffix.lower() not in {".html", ".htm"}:
         raise DataError(f"--out {out} has to end in .html.")
     folders = [open_run(path) for path in runs]
-    write_report(folders, out, most_cases=_most(cases))
+    write_report(folders, out, most_cases=_most(cases), tables=tables)
     if as_json:
         print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
     else:

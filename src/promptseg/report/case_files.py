@@ -115,7 +115,7 @@ def _merged(before: Detail | None, now: Detail) -> Detail:
 def _make_room(folder: Path) -> None:
     """Make the folder, or clear an earlier report's; what holds anything else stays."""
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         there = list(folder.iterdir())
         strange = next((path.name for path in there if not OURS.fullmatch(path.name)), None)
         if strange is not None:

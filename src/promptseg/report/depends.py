@@ -80,6 +80,7 @@ class Depends:
     effects: tuple[Effect, ...]
     leading: str
     n_left_out: int  # columns
+    found: tuple[Factors, ...]  # of all columns, left out or not
 
 
 def depends(
@@ -110,14 +111,20 @@ def depends(
     return Depends(
         lines=tuple(sentences(own)),
         columns=columns,
-        table=tuple(
-            Line(NAMES[row.attribute], tuple(_row(one, row.attribute) for one in columns))
-            for row in own.rows
-        ),
+        table=lines_of(columns),
+        found=tuple(found),
         inflation=own.rows,
         effects=tuple(one for one in effects if one.bars)[:MOST_EFFECTS],
         leading=f"{own.model}, {own.strategy} / {own.selection}",
         n_left_out=len(found) - len(columns),
+    )
+
+
+def lines_of(columns: Sequence[Factors]) -> tuple[Line, ...]:
+    """Set the rows of several columns side by side."""
+    return tuple(
+        Line(NAMES[row.attribute], tuple(_row(one, row.attribute) for one in columns))
+        for row in (columns[0].rows if columns else ())
     )
 
 
@@ -131,30 +138,39 @@ def _row(one: Factors, attribute: str) -> Factor:
 
 
 def sentences(own: Factors) -> Sequence[str]:
+    """Say whose DICE it is, and what `body` says."""
+    return [f"{own.model} with {own.strategy} / {own.selection}: {body(own)}"]
+
+
+def body(own: Factors) -> str:
     """Say which attributes DICE goes with, and how sure that is."""
-    who = f"{own.model} with {own.strategy} / {own.selection}"
+    return relations(own, "DICE")
+
+
+def relations(own: Factors, what: str) -> str:
+    """Say which attributes a quantity goes with, and how sure that is."""
     unit = "image" if own.by_image else "subject"
     base = f"{plural(own.n_targets, 'target')} of {plural(own.n_units, unit)}"
     if own.n_units < FEWEST:
-        return [
-            f"{who}: {base} are too few to test what DICE depends on; the correlations below have "
-            "no interval."
-        ]
+        return (
+            f"{base} are too few to test what {what} depends on; the correlations below have no "
+            "interval."
+        )
     sure = [row for row in own.rows if row.p_holm is not None and row.p_holm < SURE]
     if not sure:
-        return [
-            f"{who}: on {base}, no attribute goes with DICE beyond chance (partial Spearman "
+        return (
+            f"on {base}, no attribute goes with {what} beyond chance (partial Spearman "
             "correlations, all p above 0.05 after Holm)."
-        ]
+        )
     ordered = sorted(sure, key=lambda row: -abs(row.rho or 0))
     rising = [_told(row) for row in ordered if (row.rho or 0) > 0]
     falling = [_told(row) for row in ordered if (row.rho or 0) < 0]
     told = [f"rises with {', '.join(rising)}"] if rising else []
     told += [f"falls with {', '.join(falling)}"] if falling else []
-    return [
-        f"{who}: on {base}, DICE {' and '.join(told)} (partial Spearman correlation, 95\u00a0% "
+    return (
+        f"on {base}, {what} {' and '.join(told)} (partial Spearman correlation, 95\u00a0% "
         "interval; p below 0.05 after Holm)."
-    ]
+    )
 
 
 def _told(row: Factor) -> str:

@@ -52,7 +52,7 @@ def account(runs: Sequence[Run], corpora: Sequence[Corpus | None]) -> Account:
     return Account(tuple(shared), tuple(columns), tuple(lines))
 
 
-LISTED = frozenset({"Data", "To repeat"})  # too long for a table
+LISTED = frozenset({"Data", "To repeat", "Trained on"})  # too long for a table
 OF_RUN = frozenset({"Corpus", "Images", "Fingerprint"})  # told run by run even if the same
 
 
@@ -77,7 +77,8 @@ def facts(run: Run, corpus: Corpus | None) -> Iterator[Fact]:
     yield Fact("Device", (f"{run.device}, {run.dtype}",))
     yield Fact("Versions", (", ".join(f"{name} {told}" for name, told in run.versions.items()),))
     yield Fact("Started", (run.started,))
-    yield Fact("Data", tuple(map(_dataset, corpus.info.datasets if corpus else [])))
+    yield Fact("Trained on", tuple(_trained(run)))
+    yield Fact("Data", tuple(map(_dataset, corpus.info.datasets if corpus else run.datasets)))
     yield Fact("To repeat", (command(run),), is_code=True)
 
 
@@ -85,6 +86,13 @@ def _model(run: Run, name: str) -> str:
     own = " (not the published ones)" if name in run.custom_weights else ""
     licence = run.licences.get(name, "unknown")
     return f"{name}, weights {run.models[name][:SHORT]}{own}, licence {licence}"
+
+
+def _trained(run: Run) -> Iterator[str]:
+    for name, words in run.trained_on.items():
+        yield f"{name}: {', '.join(words)}"
+    for name, words in run.held_out.items():
+        yield f"{name}: other images of {', '.join(words)}"
 
 
 def _grid(name: str, run: Run) -> str:

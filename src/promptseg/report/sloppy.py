@@ -122,21 +122,27 @@ def radius_span(found: Response) -> str:
 
 
 def sentence(found: Response) -> str:
+    """Say whose prompts were jittered, and what `clause` says."""
+    told = clause(found)
+    return f"{found.model} with {found.strategy} / {found.selection}: {told[0].lower()}{told[1:]}."
+
+
+def clause(found: Response) -> str:
     """Say how much one kind of jitter costs, and how much of it is tolerated."""
     last = found.levels[-1]
     over = "" if found.task == ALL else f" in {found.task}"
-    lead = f"{found.model} with {found.strategy} / {found.selection}: when {MODES[found.mode]}"
+    lead = f"When {MODES[found.mode]}"
     span = f" (95\u00a0% {radius_span(found)})" if radius_span(found) else ""
     if found.radius is None:
         return (
             f"{lead}, DICE has not lost {LOST:g} at {distance(last.at, found.measure)}{over}: it "
-            f"went from {fraction(found.exact)} to {fraction(found.exact - last.loss)}."
+            f"went from {fraction(found.exact)} to {fraction(found.exact - last.loss)}"
         )
     who = "image" if found.by_image else "subject"
     return (
         f"{lead}, DICE has lost {LOST:g} at {radius(found)}{span}{over}; at "
         f"{distance(last.at, found.measure)} it went from {fraction(found.exact)} to "
-        f"{fraction(found.exact - last.loss)} ({plural(last.n_subjects, who)})."
+        f"{fraction(found.exact - last.loss)} ({plural(last.n_subjects, who)})"
     )
 
 

@@ -1,7 +1,5 @@
 """Runs as rows: one per task, model, strategy and selection, and their means over tasks."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from promptseg.contamination import MARK, contaminated
 from promptseg.errors import DataError
 from promptseg.record import IDENTITY, RunFolder
 from promptseg.stats import Estimate, Group, estimate, jitter_label, over_tasks
@@ -104,7 +103,30 @@ def pool(runs: Sequence[RunFolder]) -> Pool:
     )
     numbered = pl.format("{} (run {})", "model", pl.col("run") + 1)
     shown = pl.when(pl.col("model").is_in(clashing)).then(numbered).otherwise("model")
-    return Pool(tuple(runs), whole.with_columns(model=shown), names)
+    return _apart(Pool(tuple(runs), whole.with_columns(model=shown), names))
+
+
+def _apart(pooled: Pool) -> Pool:
+    """Set results on data that a model was trained on apart, under a name that says so.
+
+    They count as off-protocol: shown and marked, in no headline, mean over tasks or ranking.
+    """
+    names = [dict(own) for own in pooled.names]
+    seen = pl.lit(False)
+    for number, folder in enumerate(pooled.runs):
+        own = pooled.records.filter(pl.col("run") == number)
+        for model, shown in pooled.names[number].items():
+            datasets = own.filter(pl.col("model_of_run") == model)["dataset"].unique().to_list()
+            if same := contaminated(folder.run, model, sorted(datasets)):
+                names[number][f"{model} ({MARK})"] = f"{shown} ({MARK})"
+                of_run = (pl.col("run") == number) & (pl.col("model_of_run") == model)
+                seen = seen | (of_run & pl.col("dataset").is_in(same))
+    renamed = pl.format("{} ({})", "model", pl.lit(MARK))
+    records = pooled.records.with_columns(
+        off_protocol=pl.col("off_protocol") | seen,
+        model=pl.when(seen).then(renamed).otherwise("model"),
+    )
+    return replace(pooled, records=records, names=tuple(names))
 
 
 def _require_poolable(runs: Sequence[RunFolder]) -> None:
@@ -222,16 +244,6 @@ def _distances(unit: str, surface: Surface | None) -> dict[str, Scalar]:
 
 def _spread(name: str, item: Estimate) -> dict[str, Scalar]:
     return {name: item.value, f"{name}_lo": item.lo, f"{name}_hi": item.hi}
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """Write rows as CSV with full precision; an undefined value is an empty field."""
-    sink = io.StringIO()
-    lines = [flat(row) for row in rows]
-    writer = csv.DictWriter(sink, list(lines[0]) if lines else ["task"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return sink.getvalue()
 
 
 def leads(summary: Sequence[Row]) -> list[Row]:

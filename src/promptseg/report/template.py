@@ -4,12 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.report import compared, depends, sloppy, words
+from promptseg.report import compared, depends, frontier, sloppy, words
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 HERE = Path(__file__).parent  # with the templates of the parts that pages share
+
+
+def _frontier(ranked: compared.Ranked, whole: compared.Compared) -> frontier.Frontier | None:
+    """Draw quality against cost of what a user gets."""
+    if not ranked.places[0].arm.is_deployable:
+        return None
+    return frontier.frontier(ranked.places, whole.name)
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "fraction": words.fraction,
     "distance": words.distance,
@@ -22,6 +31,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "signed_difference": words.signed,
     "signed_span": compared.signed_span,
     "judged": compared.judged,
+    "frontier": _frontier,
     "radius": sloppy.radius,
     "radius_span": sloppy.radius_span,
     "correlation": depends.correlation,

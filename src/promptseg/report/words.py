@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from promptseg.contamination import MARK
 from promptseg.record import RunFolder
 from promptseg.report.table import Pool, Row
 from promptseg.stats import COMBINATION, Estimate, Group
@@ -182,6 +183,12 @@ def same_combination(a: Group, b: Group) -> bool:
 
 def _no_headline(model: str, rows: Sequence[Row]) -> str:
     own = [row for row in rows if row.group.model == model and row.dice.value is not None]
+    if own and model.endswith(f"({MARK})"):
+        tasks = len({row.group.task for row in own})
+        return (
+            f"{model.removesuffix(f' ({MARK})')} was trained on data of {plural(tasks, 'task')}: "
+            "these results are marked and kept out of headlines, means and rankings."
+        )
     if not own:
         return f"{model} has no scored target: there is no number to report."
     return (

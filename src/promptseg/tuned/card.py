@@ -26,7 +26,7 @@ class TunedCard:
     Of `finetuned`, any JSON object, four entries are shown in the README: `settings` (an object),
     `data` (a list of flat objects, with licences), `splits` (`train`, `val`, `test`: an object with
     the counts `subjects`, `images`, `targets`; and `source`, a line), and `scores` (a list of flat
-    objects: the rows of a table).
+    objects: the rows of a table). `images` lists shortened hashes of the images that it saw.
     """
 
     name: str

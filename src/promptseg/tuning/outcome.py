@@ -27,6 +27,7 @@ class Outcome:
     n_images: dict[str, int]
     n_targets: dict[str, int]  # of train and val
     datasets: list[dict[str, str | None]] = field(default_factory=list)  # name, licence, citation
+    images: list[str] = field(default_factory=list)  # of train and val: hashes, shortened
     tasks: list[str] = field(default_factory=list)  # trained on
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> images
     n_values: int = 0  # trained parameters

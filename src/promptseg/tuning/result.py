@@ -79,6 +79,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
     ]
     return {
         "data": outcome.datasets,
+        "images": outcome.images,
         "splits": {"source": outcome.split_source, **splits},
         "settings": outcome.settings | {"where": _shown(outcome.settings["where"])},
         "scores": scores,

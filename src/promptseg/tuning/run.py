@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from promptseg.contamination import HASH_LETTERS
 from promptseg.corpus import Corpus
 from promptseg.errors import DataError, ModelError
 from promptseg.memory import peak_bytes
@@ -248,6 +249,9 @@ def _outcome(
             role: sum(len(item.goals) for item in items.of_role[role]) for role in ROLES[:2]
         },
         datasets=list(datasets.values()),
+        images=sorted(
+            {image.sha256[:HASH_LETTERS] for role in ROLES[:2] for image in split.images[role]}
+        ),
         tasks=sorted({goal.task for item in items.of_role["train"] for goal in item.goals}),
         left_out=items.left_out,
         n_values=training.chosen.n_values,

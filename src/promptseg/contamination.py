@@ -1,0 +1,102 @@
+"""Which models were trained on the data that they are evaluated on: what is declared, and matched.
+
+Three may declare it: a model (its card, or its attribute `trained_on`, names of data sets), a
+fine-tuning (its card lists the data sets, and hashes of the images that it saw), and the user.
+Names are compared whatever their case and punctuation. Nothing declared is nothing known, and not
+clean.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptseg.corpus import Corpus, part_paths
+from promptseg.models import MODELS, folder_of, published_hash
+from promptseg.record import Run
+from promptseg.subset import Subset
+from promptseg.tuned.card import TunedCard, read_card
+
+HASH_LETTERS = 16  # of an image's sha256, as cards keep it: enough to tell images apart
+MARK = "trained on it"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What one model says it was trained on."""
+
+    names: tuple[str, ...]  # data sets
+    listed: tuple[str, ...] = ()  # of these, the ones of which it lists the images
+    images: frozenset[str] = frozenset()
+
+
+def declared(word: str, model: Any) -> Declared:
+    """Ask a model, by the word that loaded it, for what it was trained on."""
+    own = tuple(map(str, getattr(model, "trained_on", ())))
+    is_tool = not hasattr(model, "training")  # a folder of masks is no folder of a model
+    if is_tool or (word in MODELS and model.weights_hash != published_hash(MODELS[word])):
+        return Declared(own)
+    folder = folder_of(word)
+    return Declared(own) if folder is None else _of_card(read_card(folder), own)
+
+
+def _of_card(card: TunedCard, own: Sequence[str]) -> Declared:
+    data, images = (_list(card.finetuned.get(name)) for name in ("data", "images"))
+    names = tuple(str(one["name"]) for one in data if isinstance(one, dict) and one.get("name"))
+    return Declared((*own, *names), names if images else (), frozenset(map(str, images)))
+
+
+def _list(value: object) -> list[Any]:
+    """Take a list of a card, which anyone may have written; what is none says nothing."""
+    return value if isinstance(value, list) else []
+
+
+def found(
+    corpus: Corpus, models: Mapping[str, Any], subset: Subset | None
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Give what every model was trained on, and what of its fine-tuning is held out.
+
+    The first lists data sets, in the words of who declares them; of a fine-tuning that lists its
+    images, those of the corpus of which it saw an image that is evaluated. The second lists those
+    of which it saw none.
+    """
+    told = {model.name: declared(word, model) for word, model in models.items()}
+    trained, held_out = {}, {}
+    for name, one in told.items():
+        seen = _seen(corpus, one.images, subset) if one.images else {}
+        here = {dataset for dataset in seen if _matches(dataset, one.listed)}
+        clean = {dataset for dataset in here if not seen[dataset]}
+        names = [word for word in one.names if not _matches(word, tuple(clean))]
+        trained[name] = list(dict.fromkeys([*names, *(d for d in seen if seen[d])]))
+        held_out[name] = sorted(clean)
+    return (
+        {name: names for name, names in trained.items() if names},
+        {name: names for name, names in held_out.items() if names},
+    )
+
+
+def _seen(corpus: Corpus, images: frozenset[str], subset: Subset | None) -> dict[str, int]:
+    """Count by data set the images that are evaluated and that a model saw."""
+    import polars as pl
+
+    columns = ["image_id", "dataset", "sha256"]
+    rows = pl.scan_parquet(part_paths(corpus.path, "images"), glob=False).select(columns).collect()
+    counts: dict[str, int] = {}
+    for image_id, dataset, digest in rows.iter_rows():
+        if subset is None or image_id in subset.targets:
+            counts[dataset] = counts.get(dataset, 0) + (digest[:HASH_LETTERS] in images)
+    return counts
+
+
+def contaminated(run: Run, model: str, datasets: Sequence[str]) -> list[str]:
+    """Pick the data sets that a model of a run was trained on."""
+    names = tuple(run.trained_on.get(model, ()))
+    return [dataset for dataset in datasets if _matches(dataset, names)]
+
+
+def _matches(dataset: str, names: Sequence[str]) -> bool:
+    return _plain(dataset) in {_plain(name) for name in names}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())

@@ -1,0 +1,150 @@
+"""The first screen, and the figures: what is said for whom, and what is drawn."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+from test_report import Tags, folder, page, record, text_of
+
+from promptseg.contrast import Arm, Place
+from promptseg.report.frontier import frontier
+
+
+def run_of(path: Path, means: dict[tuple[str, str, str], float], *, subjects: int = 8, **known):
+    """Write a run: (model, strategy, task) -> its mean DICE; subjects differ by a little."""
+    rng = np.random.default_rng(1)
+    records = [
+        record(
+            model=model, strategy=strategy, task=f"{task} (CT)", object=task, subject=f"s{i}",
+            image_id=f"i{i}", target_id=f"i{i}#{task}", dice=dice + 0.01 * rng.normal(),
+            embed_ms=100.0 if model == "m" else 400.0, decode_ms=10.0, **known,
+        )
+        for (model, strategy, task), dice in means.items()
+        for i in range(subjects)
+    ]  # fmt: skip
+    models = dict.fromkeys((model for model, _, _ in means), "a" * 64)
+    return folder(
+        path, records, models=models, asked={name: name for name in models},
+        strategies=list(dict.fromkeys(strategy for _, strategy, _ in means)), selections=["single"],
+    )  # fmt: skip
+
+
+def answers_of(html: str) -> dict[str, str]:
+    """Read the first screen back: question -> answer."""
+    found = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd></div>", html, flags=re.DOTALL)
+    return {text_of(question): unescape(text_of(answer)) for question, answer in found}
+
+
+def test_one_model_and_one_prompt_are_said_to_have_no_rival(tmp_path):
+    """Nothing is compared, and nothing is claimed of it."""
+    means = {("m", "box", "liver"): 0.95, ("m", "box", "vessel"): 0.3}
+    said = answers_of(page(tmp_path, run_of(tmp_path / "r", means)))
+
+    assert said["Which model?"].startswith("m is the only model with on-protocol results")
+    assert said["Which prompt?"].startswith("Only box / single was run on-protocol with m")
+    assert said["How sloppy may the prompt be?"].startswith("Not measured: no prompt was jittered")
+    assert "Best on liver (CT) 0.95" in said["On which objects does it work?"]
+    assert "worst on vessel (CT) 0.30" in said["On which objects does it work?"]
+    assert (
+        "Of 2 tasks, 1 reach a mean DICE of 0.9, 1 stay below 0.5"
+        in (said["On which objects does it work?"])
+    )
+    assert said["Why does it fail where it fails?"] == (
+        "Not known: these runs did not describe their targets."
+    )
+    assert said["How sure is this?"].startswith("8 subjects, 8 images, 16 targets; mean DICE 0.62")
+    assert "only 5 to 11 subjects" in said["How sure is this?"]
+
+
+def test_models_and_prompts_are_ranked_with_their_differences(tmp_path):
+    """The planted order and distances, over twelve subjects."""
+    means = {
+        ("m", "box", "liver"): 0.9, ("m", "point1", "liver"): 0.6, ("n", "box", "liver"): 0.8,
+    }  # fmt: skip
+    said = answers_of(page(tmp_path, run_of(tmp_path / "r", means, subjects=12)))
+
+    assert said["Which model?"].startswith("m, by box / single (DICE 0.90")
+    assert "on common targets); n at its best, by box / single, −0.1" in said["Which model?"]
+    assert "p < 0.001" in said["Which model?"].replace("\u00a0", " ")
+    assert re.match(r"For m, box / single \(DICE .*\); then point1 / single −0\.[23]",
+                    said["Which prompt?"])  # fmt: skip
+    assert "would come first in 100 % of resamples" in said["How sure is this?"]
+
+
+def test_off_protocol_results_have_no_first_screen(tmp_path):
+    """There is nothing that may be spoken of."""
+    made = run_of(tmp_path / "r", {("m", "box", "liver"): 0.9}, off_protocol=True)
+    html = page(tmp_path, made)
+
+    assert answers_of(html) == {}
+    assert "No result of m is on-protocol" in text_of(html)
+
+
+def test_few_subjects_are_said_to_give_no_interval(tmp_path):
+    """Three of them."""
+    made = run_of(tmp_path / "r", {("m", "box", "liver"): 0.9}, subjects=3)
+    said = answers_of(page(tmp_path, made))
+
+    assert said["How sure is this?"].startswith(
+        "Not sure: 3 subjects, 3 images, 3 targets, fewer than five subjects in it"
+    )
+    assert said["On which objects does it work?"].startswith("One task was scored: liver (CT), 0.9")
+
+
+def test_the_map_has_a_colour_per_tenth_and_hatches_what_is_off_protocol(tmp_path):
+    """0.85 is in the ninth step; its text is there for those who see no colour."""
+    one = run_of(tmp_path / "r", {("m", "box", "liver"): 0.85})
+    other = run_of(tmp_path / "q", {("m", "point1", "liver"): 0.31}, off_protocol=True)
+    html = page(tmp_path, one, other)
+    tiles = [
+        (attributes["class"], attributes["title"])
+        for tag, attributes in Tags(html).found
+        if tag == "td" and "title" in attributes
+    ]
+
+    assert [name for name, _ in tiles] == ["h8", "hatched"]
+    assert tiles[0][1].startswith("box / single, liver (CT): DICE 0.8")
+    assert "off-protocol" in tiles[1][1]
+    assert re.search(r'<td class="h8"[^>]*>0\.8\d</td>', html)
+
+
+def test_distributions_count_subjects_images_and_targets(tmp_path):
+    """Four subjects of five images with two targets each: 4, 20 and 40, at their medians."""
+    records = [
+        record(
+            subject=f"s{s}", image_id=f"i{s}-{i}", target_id=f"i{s}-{i}#{t}",
+            dice=0.5 + 0.1 * s + 0.01 * i + 0.001 * t,
+        )
+        for s in range(4) for i in range(5) for t in range(2)
+    ]  # fmt: skip
+    html = page(tmp_path, folder(tmp_path / "r", records))
+    said = [
+        str(attributes["aria-label"])
+        for tag, attributes in Tags(html).found
+        if tag == "div" and attributes.get("role") == "img"
+    ]
+
+    assert [re.sub(".*: median", "median", one)[:11] for one in said] == ["median 0.67"] * 3
+    assert [one.rsplit("n ", 1)[1] for one in said] == ["4", "20", "40"]
+    assert html.count('class="body"') == 2, "4 subjects are dots"
+
+
+def test_the_frontier_is_drawn_through_those_that_nobody_beats():
+    """The dear and good, and the cheap and worse; what is dear and worse lies below the steps."""
+    rows = [("a", 0.9, 400.0, True), ("b", 0.8, 100.0, True), ("c", 0.7, 300.0, False)]
+    places = [
+        Place(
+            arm=Arm(name, "paper", "box", "single"), dice=dice, rank=rank, first=None, rank_lo=None,
+            rank_hi=None, embed_ms=time, decode_ms=0.0, is_frontier=on,
+        )
+        for rank, (name, dice, time, on) in enumerate(rows, start=1)
+    ]  # fmt: skip
+    drawn = frontier(places, lambda arm: arm.model)
+
+    assert drawn is not None
+    at = {point.number: point for point in drawn.points}
+    assert at[2].x < at[3].x < at[1].x
+    assert at[1].y < at[2].y < at[3].y
+    assert drawn.path == f"M{at[2].x:.1f} {at[2].y:.1f}H{at[1].x:.1f}V{at[1].y:.1f}"
+    assert frontier(places[:1], lambda arm: arm.model) is None
