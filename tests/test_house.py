@@ -27,6 +27,7 @@ LAYERS = (
         "significance",
         "contrast",
         "factors",
+        "expectation",
         "ranks",
         "response",
         "croissant",
