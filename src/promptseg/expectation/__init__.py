@@ -14,9 +14,9 @@ from promptseg.expectation.predictor import (
     Lack,
     Predictor,
     fit,
-    planned,
+    fit_way,
 )
-from promptseg.expectation.table import Way
+from promptseg.expectation.table import Way, planning_examples
 from promptseg.expectation.validation import Error, Score, by_dataset, by_subject
 
 __all__ = [
@@ -34,8 +34,9 @@ __all__ = [
     "by_dataset",
     "by_subject",
     "fit",
+    "fit_way",
     "learn",
-    "planned",
+    "planning_examples",
     "read_predictor",
     "write_predictor",
 ]

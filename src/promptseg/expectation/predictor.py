@@ -28,7 +28,7 @@ from promptseg.expectation.table import (
     planning_examples,
 )
 from promptseg.expectation.validation import Error, by_dataset, by_subject
-from promptseg.prompt import Prompt
+from promptseg.prompt import Prompt, box_of, points_of
 from promptseg.record import RunFolder
 from promptseg.stats import FEWEST
 
@@ -44,6 +44,15 @@ class Expected:
     hi: float | None = None
     reason: str | None = None
     mae: float | None = None  # mean absolute error of such values, on held-out subjects
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        if self.value is None:
+            return f"No DICE can be expected: {self.reason}."
+        told = f"Expected DICE {self.value:.2f}"
+        if self.lo is not None and self.hi is not None:
+            told += f", 90 % of such answers {self.lo:.2f} to {self.hi:.2f}"
+        return told if self.mae is None else f"{told} (mean error {self.mae:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,8 @@ class Fitted:
         """Tell whether it is better than the mean, on held-out subjects, by more than chance."""
         return self.error is not None and self.error.beats_mean
 
-    def _expected(self, values: Float[np.ndarray, "k"], modality: str) -> Expected:
+    def expected_of(self, values: Float[np.ndarray, "k"], modality: str) -> Expected:
+        """Tell what to expect of one target, by its features on the scales of learning."""
         if not self.is_useful:
             what = "what targets look like" if self.kind == "planning" else "such answers"
             return Expected(
@@ -102,22 +112,36 @@ class Predictor:
         """List what was fitted of one kind."""
         return tuple(one for one in self.fitted if one.kind == kind)
 
+    def after_answers(self) -> list[Fitted | Lack]:
+        """List what is known of answers, and why not where nothing is."""
+        lacks = [one for one in self.lacks if one.kind == "deployable"]
+        return [*self.of("deployable"), *lacks]
+
+    def require_model(self, name: str, weights_hash: str) -> None:
+        """Refuse a model that was not learnt from; raises DataError."""
+        if dict(self.models).get(name) != weights_hash:
+            known = ", ".join(known for known, _ in self.models)
+            raise DataError(
+                f"The predictor was made of runs of {known}, and not of {name} with these weights: "
+                "evaluate that model, and make a predictor of the run."
+            )
+
     def before(self, attributes: Attributes, modality: str) -> dict[Way, Expected]:
         """Tell what to expect of a target that looks like this, by every way of answering."""
         values = planning_values(look_of(attributes))
-        return {one.way: one._expected(values, modality) for one in self.of("planning")}
+        return {one.way: one.expected_of(values, modality) for one in self.of("planning")}
 
     def after(self, answer: "Answered", modality: str | None = None) -> Expected:
         """Tell what to expect of an answer, without its reference.
 
         Without a modality the only one of training is taken; several are a reason for no value.
+
+        Raises
+        ------
+        DataError
+            The model, or its weights, are not those that were learnt from.
         """
-        if dict(self.models).get(answer.model) != answer.weights_hash:
-            known = ", ".join(name for name, _ in self.models)
-            return Expected(
-                value=None,
-                reason=f"{answer.model} with these weights is not what was learnt from ({known})",
-            )
+        self.require_model(answer.model, answer.weights_hash)
         one = self._way_of(answer)
         if isinstance(one, str):
             return Expected(value=None, reason=one)
@@ -128,13 +152,13 @@ class Predictor:
         if not answer.mask.any():
             return Expected(value=None, reason="the mask is empty: there is nothing to judge")
         values = deployable_values(answer.image, answer.mask, answer.described())
-        return one._expected(values, modality or known_modalities[0])
+        return one.expected_of(values, modality or known_modalities[0])
 
     def _way_of(self, answer: "Answered") -> Fitted | str:
         fitted = [one for one in self.of("deployable") if answer.is_of(one.way)]
         if len(fitted) == 1:
             return fitted[0]
-        asked = f"{answer.strategy} / {answer.selection}"
+        asked = f"{strategy_of(answer.prompt)} / {answer.selection}"
         if fitted:
             return f"several protocols or units of {asked} were learnt: fit one of them alone"
         reasons = [
@@ -149,7 +173,6 @@ class Answered:
 
     model: str
     weights_hash: str
-    strategy: str  # the one that the prompt is of
     selection: str
     image: UInt8[np.ndarray, "h w 3"]
     prompt: Prompt
@@ -158,12 +181,26 @@ class Answered:
 
     def is_of(self, way: Way) -> bool:
         """Tell whether this is an answer of some way of answering."""
-        own = (self.model, self.strategy, self.selection)
+        own = (self.model, strategy_of(self.prompt), self.selection)
         return own == (way.model, way.strategy, way.selection)
 
     def described(self) -> Answer:
         """Describe the answer by what needs no reference."""
         return answer_of(self.mask, self.prompt, predicted_iou=self.predicted_iou)
+
+
+def strategy_of(prompt: Prompt) -> str:
+    """Name the strategy that a user's prompt is of, or else say what it is."""
+    points = points_of(prompt)
+    on = 0 if points is None else int(points.positive.sum())
+    off = 0 if points is None else len(points.positive) - on
+    boxed = box_of(prompt) is not None
+    named = {
+        (True, 0, 0): "box", (True, 1, 0): "box+point",
+        (False, 1, 0): "point1", (False, 5, 0): "points5", (False, 5, 5): "points5+5",
+    }  # fmt: skip
+    said = f"{on} positive and {off} negative points" + (" with a box" if boxed else "")
+    return named.get((boxed, on, off), said)
 
 
 def fit(
@@ -199,7 +236,7 @@ def fit(
     examples = planning_examples(records, attributes)
     found: list[Fitted | Lack] = []
     if "planning" in kinds:
-        found += [_fitted(way, "planning", own) for way, own in examples.items()]
+        found += [fit_way(way, "planning", own) for way, own in examples.items()]
     if "deployable" in kinds:
         found += _deployable(runs, list(examples), corpora or {})
     return Predictor(
@@ -230,13 +267,8 @@ def _pooled(runs: Sequence[RunFolder]) -> tuple[pl.DataFrame, pl.DataFrame]:
     return records, attributes.unique(["corpus", "target_id"], maintain_order=True)
 
 
-def planned(records: pl.DataFrame, attributes: pl.DataFrame) -> list[Fitted | Lack]:
-    """Learn from records and attributes what to expect of targets, as `fit` does of runs."""
-    examples = planning_examples(records, attributes)
-    return [_fitted(way, "planning", own) for way, own in examples.items()]
-
-
-def _fitted(way: Way, kind: Kind, examples: Examples) -> Fitted | Lack:
+def fit_way(way: Way, kind: Kind, examples: Examples) -> Fitted | Lack:
+    """Learn one way of answering from its examples, or tell why that cannot be."""
     if way.off_protocol:
         return Lack(way, kind, OFF_PROTOCOL)
     n_units = examples.n_units
@@ -266,7 +298,7 @@ def _deployable(
         if reason := _lack_of(way):
             yield Lack(way, "deployable", reason)
         elif way in examples:
-            yield _fitted(way, "deployable", joined(examples[way]))
+            yield fit_way(way, "deployable", joined(examples[way]))
         else:
             told = "; ".join(dict.fromkeys(problems)) or "there is no answer with a mask"
             yield Lack(way, "deployable", told)

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from promptseg.corpus import Corpus
+from promptseg.expectation import Predictor
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
@@ -15,6 +16,8 @@ from promptseg.report.compared import METHOD as CONTRAST_METHOD
 from promptseg.report.compared import Compared, compared
 from promptseg.report.depends import METHOD as FACTORS_METHOD
 from promptseg.report.depends import Depends, depends
+from promptseg.report.expected import METHOD as EXPECTED_METHOD
+from promptseg.report.expected import Expectations, expected
 from promptseg.report.facts import Method, account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
 from promptseg.report.sloppy import METHOD as LOSS_METHOD
@@ -26,20 +29,25 @@ from promptseg.response import responses
 
 
 def write_report(
-    runs: Sequence[RunFolder], out: Path, *, corpora: Mapping[str, Corpus] | None = None
+    runs: Sequence[RunFolder],
+    out: Path,
+    *,
+    corpora: Mapping[str, Corpus] | None = None,
+    predictor: Predictor | None = None,
 ) -> Path:
     """Write the report of one or several runs as one HTML file, and return its path.
 
     The file opens offline: style, figure and pictures are in it. Pictures come from the corpus
     of each run, looked up by `run.corpus_path` in `corpora` or else on disk; where it is missing
-    or has changed the report says so and has none.
+    or has changed the report says so and has none. Of a predictor that was fitted on these runs
+    the report tells how well it knows answers without their reference.
     """
-    page = render(pool(runs), corpora or {})
+    page = render(pool(runs), corpora or {}, predictor)
     write_atomically(out, page.encode())
     return out
 
 
-def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
+def render(pooled: Pool, corpora: Mapping[str, Corpus], predictor: Predictor | None = None) -> str:
     """Render the report of a pool."""
     rows, means = task_rows(pooled), mean_rows(pooled)
     best = leads(means)
@@ -47,7 +55,12 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
     columns = combinations(pooled, rows)
     scored = combinations(pooled, [row for row in rows if row.dice.value is not None])
     n_exact = sum(group.jitter is None for group in scored)
-    parts = _Parts(compared(pooled.records), _sloppy(pooled), _depends(pooled, rows, best))
+    parts = _Parts(
+        compared(pooled.records),
+        _sloppy(pooled),
+        _depends(pooled, rows, best),
+        _expected(pooled, predictor),
+    )
     found = [find_corpus(folder.run, corpora) for folder in pooled.runs]
     known = [item if isinstance(item, Corpus) else None for item in found]
     return template(HERE / "report.html.jinja").render(
@@ -65,6 +78,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         compared=parts.compared,
         sloppy=parts.sloppy,
         depends=parts.depends,
+        expected=parts.expected,
         n_seeds=max(len(folder.run.seeds) for folder in pooled.runs),
         table=by_task(rows, means),
         has_failed=any(row.dice.n_failed for row in rows),
@@ -90,6 +104,7 @@ class _Parts:
     compared: Compared | None
     sloppy: Sloppy | None
     depends: Depends | None
+    expected: Expectations | None
 
 
 def _more_methods(parts: _Parts) -> Iterator[Method]:
@@ -99,6 +114,8 @@ def _more_methods(parts: _Parts) -> Iterator[Method]:
         yield Method("Loss under jitter", LOSS_METHOD)
     if parts.depends is not None:
         yield Method("What DICE depends on", FACTORS_METHOD)
+    if parts.expected is not None:
+        yield Method("What to expect", EXPECTED_METHOD)
 
 
 def _attributes(pooled: Pool) -> pl.DataFrame:
@@ -121,6 +138,11 @@ def _depends(pooled: Pool, rows: Sequence[Row], best: Sequence[Row]) -> Depends 
     leading = sorted(best, key=merit, reverse=True) or list(rows)
     group = leading[0].group if leading else None
     return depends(pooled.records, _attributes(pooled), group)
+
+
+def _expected(pooled: Pool, predictor: Predictor | None) -> Expectations | None:
+    after = [] if predictor is None else predictor.after_answers()
+    return expected(pooled.records, _attributes(pooled), after)
 
 
 def _gallery(
