@@ -29,6 +29,7 @@ LAYERS = (
         "factors",
         "gap",
         "volume",
+        "expectation",
         "ranks",
         "response",
         "croissant",

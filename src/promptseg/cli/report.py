@@ -1,12 +1,16 @@
 """`promptseg report` and `promptseg demo`: pages to read."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptseg.cli.option import Device, Json, usable_device
 from promptseg.errors import DataError
+
+if TYPE_CHECKING:
+    from promptseg.expectation import Predictor
+    from promptseg.record import RunFolder
 
 
 def demo(
@@ -36,6 +40,13 @@ def report(
     tables: Annotated[
         Path | None, typer.Option(help="Folder for every table as a CSV, at full precision.")
     ] = None,
+    predictor: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also learn what DICE to expect of new answers, and write that as JSON here: for "
+            "segment --expect. Needs the corpora, and the saved masks."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page about runs: findings in words, tables, figures, and every mask to see.
@@ -52,8 +63,11 @@ def report(
 
     if out.suffix.lower() not in {".html", ".htm"}:
         raise DataError(f"--out {out} has to end in .html.")
+    if predictor is not None and predictor.suffix.lower() != ".json":
+        raise DataError(f"--predictor {predictor} has to end in .json.")
     folders = [open_run(path) for path in runs]
-    write_report(folders, out, most_cases=_most(cases), tables=tables)
+    fitted = None if predictor is None else _learn(folders, predictor)
+    write_report(folders, out, most_cases=_most(cases), tables=tables, predictor=fitted)
     if as_json:
         print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
     else:
@@ -69,3 +83,11 @@ def _most(words: str) -> int | None:
     if not (words.isdecimal() and words.isascii()):
         raise DataError(f"--cases {words!r} is neither a number nor all nor none.")
     return int(words)
+
+
+def _learn(folders: "list[RunFolder]", path: Path) -> "Predictor":
+    from promptseg.expectation import fit, write_predictor
+
+    fitted = fit(folders)
+    write_predictor(path, fitted)
+    return fitted

@@ -1,5 +1,7 @@
 """`promptseg segment`: one image, one prompt, one mask."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +11,10 @@ from promptseg.cli.option import Device, Json, Weights, load_models, usable_devi
 from promptseg.errors import DataError
 
 if TYPE_CHECKING:
+    from promptseg.expectation import Expected
     from promptseg.model import Segmenter
     from promptseg.prompt import Prompt
+    from promptseg.segmentation import Segmented
 
 
 def segment(
@@ -32,6 +36,15 @@ def segment(
     points_per_side: Annotated[
         int | None, typer.Option(help="Grid of --everything; else 32.", min=1, max=256)
     ] = None,
+    expect: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also say what DICE to expect, by this file of report --predictor, or why not."
+        ),
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="The image's, where --expect knows several: CT, X-ray ...")
+    ] = None,
     weights: Weights = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -49,6 +62,7 @@ def segment(
         raise DataError("--points-per-side is the grid of --everything, which is not asked for.")
     if everything and (box or point):
         raise DataError("--everything asks for all masks: leave out --box and --point.")
+    _check_expect(expect, modality, everything=everything)
     prompt = None if everything else prompt_from(box, point or [])
     pixels = read_image(image)
     if prompt is not None:
@@ -61,11 +75,50 @@ def segment(
     if prompt is None:
         _everything(segmenter, pixels, out, points_per_side, as_json=as_json)
     else:
-        _one(segmenter, pixels, out, prompt, as_json=as_json)
+        _one(segmenter, pixels, out, prompt, _asking(segmenter, expect, modality), as_json=as_json)
+
+
+def _check_expect(expect: Path | None, modality: str | None, *, everything: bool) -> None:
+    if modality is not None and expect is None:
+        raise DataError("--modality is for --expect, which is not asked for.")
+    if everything and expect is not None:
+        raise DataError("--expect is of one object: leave out --everything.")
+
+
+def _asking(
+    model: "Segmenter[Any]", path: Path | None, modality: str | None
+) -> "Callable[[Any, Prompt, Segmented], Expected] | None":
+    """Read what DICE to expect of a model's answers; None where that is not asked for."""
+    if path is None:
+        return None
+    from promptseg.expectation import Answered, read_predictor
+
+    predictor = read_predictor(path)
+    predictor.require_model(model.name, model.weights_hash)
+
+    def ask(pixels: Any, prompt: "Prompt", found: "Segmented") -> "Expected":
+        answer = Answered(
+            model=model.name,
+            weights_hash=model.weights_hash,
+            selection=found.selection,
+            image=pixels,
+            prompt=prompt,
+            mask=found.mask,
+            predicted_iou=found.predicted_iou,
+        )
+        return predictor.after(answer, modality)
+
+    return ask
 
 
 def _one(
-    model: "Segmenter[Any]", pixels: Any, out: Path, prompt: "Prompt", *, as_json: bool
+    model: "Segmenter[Any]",
+    pixels: Any,
+    out: Path,
+    prompt: "Prompt",
+    ask: "Callable[[Any, Prompt, Segmented], Expected] | None",
+    *,
+    as_json: bool,
 ) -> None:
     from promptseg.segmentation import segment, write_mask
     from promptseg.terminal import err, print_json
@@ -77,10 +130,14 @@ def _one(
     area = int(result.mask.sum())
     if area == 0:
         err.print("The mask is empty: the model found nothing at this prompt.")
+    expected = None if ask is None else ask(pixels, prompt, result)
     if as_json:
-        print_json({"mask": str(out), "area_px": area, **result.facts()})
+        more = {} if expected is None else {"expected_dice": asdict(expected)}
+        print_json({"mask": str(out), "area_px": area, **result.facts(), **more})
     else:
         print(f"{out}: {area} px of {pixels.shape[1]} x {pixels.shape[0]}")
+        if expected is not None:
+            print(expected.sentence())
 
 
 def _everything(

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from promptseg.corpus import Corpus
+from promptseg.expectation import Predictor
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
@@ -18,6 +19,8 @@ from promptseg.report.compared import METHOD as CONTRAST_METHOD
 from promptseg.report.compared import Compared, compared
 from promptseg.report.depends import METHOD as FACTORS_METHOD
 from promptseg.report.depends import Depends, depends
+from promptseg.report.expected import METHOD as EXPECTED_METHOD
+from promptseg.report.expected import Expectations, expected
 from promptseg.report.facts import Method, account, methods
 from promptseg.report.gallery import Gallery, find_corpus, gallery
 from promptseg.report.gapped import METHOD as GAP_METHOD
@@ -63,6 +66,7 @@ def write_report(
     corpora: Mapping[str, Corpus] | None = None,
     most_cases: int | None = MOST_CASES,
     tables: Path | None = None,
+    predictor: Predictor | None = None,
 ) -> Path:
     """Write the report of one or several runs as one HTML file, and return its path.
 
@@ -71,7 +75,8 @@ def write_report(
     or has changed the report says so and has none. At most `most_cases` targets (None: all) can
     be looked at one by one; where they are more than 2,000 they lie in a folder beside the file,
     named after it. Into the folder `tables` all tables are written as CSV too: full precision, an
-    undefined value is an empty field.
+    undefined value is an empty field. Of a predictor that was fitted on these runs the report tells
+    how well it knows answers without their reference.
 
     Raises
     ------
@@ -79,7 +84,7 @@ def write_report(
         As `pool`; or the folder beside the file holds something else.
     """
     pooled = pool(runs)
-    parts = _parts(pooled)
+    parts = _parts(pooled, predictor)
     made = sheets(_tables(parts))
     page = render(pooled, parts, made, corpora or {}, Looking(out, most_cases))
     write_atomically(out, page.encode())
@@ -135,6 +140,7 @@ def render(
         compared=parts.compared,
         sloppy=parts.sloppy,
         depends=parts.depends,
+        expected=parts.expected,
         n_seeds=max(len(folder.run.seeds) for folder in pooled.runs),
         table=by_task(rows, means),
         has_failed=any(row.dice.n_failed for row in rows),
@@ -182,15 +188,17 @@ class _Parts:
     gapped: Gapped | None
     datasets: tuple[DatasetLine, ...]
     volumes: Volumes | None
+    expected: Expectations | None
 
 
-def _parts(pooled: Pool) -> _Parts:
+def _parts(pooled: Pool, predictor: Predictor | None = None) -> _Parts:
     rows, means = task_rows(pooled), mean_rows(pooled)
     best = leads(means)
     records, attributes = pooled.records, _attributes(pooled)
     is_jittered = any(folder.run.jitter for folder in pooled.runs)
     found = tuple(responses(records, attributes)) if is_jittered else ()
     leading = sorted(best, key=merit, reverse=True) or list(rows)
+    after = [] if predictor is None else predictor.after_answers()
     return _Parts(
         rows=rows,
         means=means,
@@ -204,6 +212,7 @@ def _parts(pooled: Pool) -> _Parts:
         volumes=by_volume(
             records, rows, is_subset=any(folder.run.subset for folder in pooled.runs)
         ),
+        expected=expected(records, attributes, after),
     )
 
 
@@ -230,6 +239,8 @@ def _more_methods(parts: _Parts) -> Iterator[Method]:
         yield Method("What DICE depends on", FACTORS_METHOD)
     if parts.volumes is not None:
         yield Method("Volumes", VOLUME_METHOD)
+    if parts.expected is not None:
+        yield Method("What to expect", EXPECTED_METHOD)
 
 
 def _attributes(pooled: Pool) -> pl.DataFrame:
