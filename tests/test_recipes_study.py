@@ -189,6 +189,8 @@ def test_figure_6_compares_everything_on_its_own_images_alone(study: Path):
     beside = figure_6.shared(records, with_everything=True, grid=8)
     of_strategy = beside.group_by("strategy").agg(pl.col("target_id").n_unique())
 
+    assert figure_6.of_many(without, SUBJECTS).height == without.height
+    assert figure_6.of_many(without, SUBJECTS + 1).is_empty()
     assert "everything" not in without["strategy"].unique().to_list()
     assert without["target_id"].n_unique() == 2 * IMAGES
     assert set(of_strategy["target_id"]) == {6}

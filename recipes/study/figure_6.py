@@ -1,11 +1,12 @@
 """Figure 6: mean DICE of every strategy.
 
-python recipes/study/figure_6.py RUN... --out DIR [--with-everything]
+python recipes/study/figure_6.py RUN... --out DIR [--with-everything] [--subjects 5]
 
 The paper's figure compares everything, points, and boxes by their mean DICE, with the candidate
 that fits best. Here every selection is shown, means are over tasks of subject means, and all arms
 are on the same targets: everything only by `--with-everything`, which leaves the targets of the few
-images that it was run on. `figure_6_contrasts` tests every arm against the best, paired by target;
+images that it was run on. There are intervals where every task has five subjects, which
+`--subjects 5` asks for. `figure_6_contrasts` tests every arm against the best, paired by target;
 `figure_6_oracle` says what the oracle adds. Needs: runs of kind `prompts` (and `everything`).
 """
 
@@ -42,6 +43,11 @@ def shared(records: pl.DataFrame, *, with_everything: bool, grid: int = 32) -> p
     return own.filter(pl.struct(ARM).n_unique().over("corpus", "task", "target_id") == arms)
 
 
+def of_many(own: pl.DataFrame, subjects: int) -> pl.DataFrame:
+    """Keep the tasks of so many subjects: five, and there are intervals."""
+    return own.filter(pl.struct("dataset", "subject").n_unique().over("task") >= subjects)
+
+
 def means(own: pl.DataFrame) -> pl.DataFrame:
     """Give the mean over tasks of every arm."""
     found = frame_of(over_tasks(own, "dice"))
@@ -69,12 +75,14 @@ def draw(found: pl.DataFrame) -> tuple[plot.Figure, list[plot.Axes]]:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--with-everything", action="store_true", help="on the images it has")
+    parser.add_argument("--subjects", type=int, default=1, help="tasks of at least so many")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the means with their figure, and the contrasts."""
     asked = ask(__doc__, runs.PROMPTS, arguments, add=_options)
-    own = shared(asked.records(), with_everything=asked.told.with_everything)
+    every = shared(asked.records(), with_everything=asked.told.with_everything)
+    own = of_many(every, asked.told.subjects)
     found = means(own)
     title = "Figure 6: mean DICE over tasks, all arms on the same targets."
     shown = ("strategy", "model", "selection", "value", "lo", "hi", "n_tasks", "n_subjects_known",
