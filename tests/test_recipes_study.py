@@ -132,6 +132,9 @@ def test_table_5_compares_grids_on_the_images_of_all(study: Path):
     assert rows["points_per_side"].to_list() == [4, 8]
     assert rows["n_images"].to_list() == [3, 3]
     assert (rows["dice"] >= 0).all()
+    survivors = records.filter(pl.col("points_per_side") == 8).unique("image_id")["n_survivors"]
+    assert rows["masks_median"].to_list()[1] == survivors.median()
+    assert of(study, "table_5", task="bar (CT)")["n_images"].to_list() == [3, 3]
     assert table_5.on_shared_images(fewer)["image_id"].unique().to_list() == [one]
     assert (rows["dice"].to_list()[1], 6) == (
         pytest.approx(

@@ -20,6 +20,7 @@ from promptseg.errors import DataError
 from promptseg.stats import estimate, over_tasks
 
 PLACE = ["corpus", "image_id"]
+ALL = "all tasks"
 
 
 def on_shared_images(records: pl.DataFrame) -> pl.DataFrame:
@@ -38,21 +39,25 @@ def table(records: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (grid,), own in on_shared_images(records).group_by("points_per_side"):
         oracle = own.filter(pl.col("selection") == "oracle")
-        means = frame_of(over_tasks(oracle, "dice")).with_columns(task=pl.lit("all tasks"))
+        means = frame_of(over_tasks(oracle, "dice")).with_columns(task=pl.lit(ALL))
         found = pl.concat([means, frame_of(estimate(oracle, "dice"))], how="vertical_relaxed")
-        images = own.unique(["model", *PLACE])
-        costs = images.group_by("model").agg(
-            masks_median=pl.col("n_survivors").median(),
-            image_ms_median=pl.col("decode_ms").median(),
-        )
+        costs = pl.concat([_costs(oracle.with_columns(task=pl.lit(ALL))), _costs(oracle)])
         rows.append(
-            found.join(costs, on="model").select(
+            found.join(costs, on=["model", "task"]).select(
                 pl.lit(grid).alias("points_per_side"), "model", "task", "n_tasks", "n_subjects",
                 "n_images", "n_targets", "rate_empty", "masks_median", "image_ms_median",
                 dice="value", dice_lo="lo", dice_hi="hi",
             )
         )  # fmt: skip
-    return pl.concat(rows).sort("model", pl.col("task") != "all tasks", "task", "points_per_side")
+    return pl.concat(rows).sort("model", pl.col("task") != ALL, "task", "points_per_side")
+
+
+def _costs(own: pl.DataFrame) -> pl.DataFrame:
+    """Give the median number of survivors, and time, of the images of a task."""
+    images = own.unique(["model", "task", *PLACE])
+    return images.group_by("model", "task").agg(
+        masks_median=pl.col("n_survivors").median(), image_ms_median=pl.col("decode_ms").median()
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
