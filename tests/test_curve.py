@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from phantom import write_discs
 from test_cli import run
 
+from promptseg.corpus import open_corpus
 from promptseg.errors import DataError, ModelError
 from promptseg.record import open_run
 from promptseg.tuning.curve import Learned, parse_sizes, sizes_of
@@ -366,9 +369,27 @@ def test_one_command_gives_a_curve_and_the_next_one_goes_on(dark, tmp_path, caps
     assert "holds a training of other settings" in err
 
 
+def test_an_image_that_cannot_be_scored_is_said_and_is_exit_3(dark, tmp_path, capsys):
+    """The curve is drawn without it, and nobody has to look into its runs to know."""
+    part = next((dark / "images").glob("*.parquet"))
+    rows = pq.read_table(part).to_pylist()
+    held_out = split_corpora([open_corpus(dark)], Division(test_share=0.5)).images["test"][0]
+    for row in rows:
+        if row["image_id"] == held_out.image_id:
+            row["image"]["bytes"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(part)), part, row_group_size=4)
+    out = tmp_path / "taught"
+    sizes = ("--curve", "2,4", "--repeats", "1", "--test-share", "0.5")
+
+    code, _, err = run(capsys, "finetune", dark, "--out", out, *sizes, *QUICK)
+
+    assert code == 3
+    assert "base/scored/00-dark.run: failed on 1 image:" in " ".join(err.split())
+    assert (out / "curve.html").is_file()
+
+
 def test_a_curve_of_several_processes_is_refused(dark, tmp_path):
     """It would score with one while others wait."""
-    from promptseg.corpus import open_corpus
     from promptseg.tuning.curve import learn, study_of
     from promptseg.tuning.run import Job
 

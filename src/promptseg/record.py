@@ -7,7 +7,7 @@ with records is whole: a killed run goes on where the last whole part ended.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
@@ -218,13 +218,13 @@ class RunFolder:
         """Read all records, in an order that depends on their identity alone."""
         return self._read("records", Record).sort(IDENTITY, nulls_last=False)
 
-    def prompts(self) -> "pl.DataFrame":
-        """Read all prompts; what several models were asked comes once."""
-        return self._read("prompts", PromptRow).unique("prompt_id", maintain_order=True)
+    def prompts(self, among: Collection[str] | None = None) -> "pl.DataFrame":
+        """Read prompts, all or those named; what several models were asked comes once."""
+        return self._read("prompts", PromptRow, among).unique("prompt_id", maintain_order=True)
 
-    def masks(self) -> "pl.DataFrame":
-        """Read the saved masks, as COCO run lengths."""
-        return self._read("masks", MaskRow)
+    def masks(self, among: Collection[str] | None = None) -> "pl.DataFrame":
+        """Read the saved masks, as COCO run lengths: all, or those of the prompts named."""
+        return self._read("masks", MaskRow, among)
 
     def attributes(self) -> "pl.DataFrame":
         """Read what the targets look like, each once; older runs and broken images have nothing."""
@@ -238,22 +238,25 @@ class RunFolder:
         table = self._read_part("records", index, Record)
         return "failed" in table["outcome"].to_pylist()
 
-    def _read(self, kind: str, row: type) -> "pl.DataFrame":
+    def _read(self, kind: str, row: type, among: Collection[str] | None = None) -> "pl.DataFrame":
         import polars as pl
         import pyarrow as pa
 
         parts = [n for n in range(self.run.n_parts) if self._part(kind, n).exists()]
-        tables = [self._read_part(kind, index, row) for index in parts]
+        tables = [self._read_part(kind, index, row, among) for index in parts]
         frame = pl.from_arrow(pa.concat_tables([arrow_schema(row).empty_table(), *tables]))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def _read_part(self, kind: str, index: int, row: type) -> "pa.Table":
+    def _read_part(
+        self, kind: str, index: int, row: type, among: Collection[str] | None = None
+    ) -> "pa.Table":
         import pyarrow.parquet as pq
 
         path, schema = self._part(kind, index), arrow_schema(row)
         try:
-            table = pq.read_table(path)
+            asked = None if among is None else [("prompt_id", "in", list(among))]
+            table = pq.read_table(path, filters=asked)
             for name in self._lacking() if row is Record else ():
                 table = _with_nulls(table, schema, name)
             return table.cast(schema)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.errors import DataError
 from promptseg.terminal import (
     EXIT_DONE,
+    EXIT_FAILED_SAMPLES,
     EXIT_INTERRUPTED,
     err,
     print_json,
@@ -55,7 +56,9 @@ def asked_curve(
 
 def show_curve(job: "Job", asked: Asked, accelerator: Any, *, as_json: bool) -> int:
     """Train and score every size behind bars, print the table, and write the page."""
-    from promptseg.tuning.curve import study_of, write_curve
+    from promptseg.report.words import plural
+    from promptseg.run import failures
+    from promptseg.tuning.curve import runs_of, study_of, write_curve
     from promptseg.tuning.curve_page import answer, write_curve_page
 
     study = study_of(job, asked.sizes, asked.repeats)
@@ -74,7 +77,11 @@ def show_curve(job: "Job", asked: Asked, accelerator: Any, *, as_json: bool) -> 
     err.print(
         f"Learning curve, for any browser: {page.resolve()}; numbers: {written}", soft_wrap=True
     )
-    return EXIT_DONE
+    failed = [(run.path.relative_to(job.folder), failures(run)) for run in runs_of(study)]
+    for path, reasons in failed:
+        for reason, count in reasons.items():
+            err.print(f"{path}: failed on {plural(count, 'image')}: {reason}", markup=False)
+    return EXIT_FAILED_SAMPLES if any(reasons for _, reasons in failed) else EXIT_DONE
 
 
 def _follow(study: "Study", accelerator: Any) -> "Learned":

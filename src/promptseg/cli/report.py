@@ -26,9 +26,23 @@ def demo(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders made by evaluate.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    cases: Annotated[
+        str,
+        typer.Option(
+            help="How many targets can be looked at one by one: a number, all or none. More than "
+            "2,000 lie in a folder beside the page.",
+        ),
+    ] = "500",
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained HTML page about runs: tables, a figure, and masks to look at."""
+    """Write one HTML page about runs: findings in words, tables, figures, and every mask to see.
+
+    It opens offline, in any browser, and can be sent as it is.
+
+    promptseg report heart.run --out heart.html
+
+    promptseg report one.run other.run --cases all --out both.html
+    """
     from promptseg.record import open_run
     from promptseg.report import flat, table_rows, write_report
     from promptseg.terminal import print_json
@@ -36,8 +50,19 @@ def report(
     if out.suffix.lower() not in {".html", ".htm"}:
         raise DataError(f"--out {out} has to end in .html.")
     folders = [open_run(path) for path in runs]
-    write_report(folders, out)
+    write_report(folders, out, most_cases=_most(cases))
     if as_json:
         print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
     else:
         print(out)
+
+
+def _most(words: str) -> int | None:
+    """Read how many cases are shown; None is all."""
+    if words == "all":
+        return None
+    if words == "none":
+        return 0
+    if not (words.isdecimal() and words.isascii()):
+        raise DataError(f"--cases {words!r} is neither a number nor all nor none.")
+    return int(words)

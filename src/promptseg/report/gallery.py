@@ -72,7 +72,7 @@ def gallery(
             elif found is not None:
                 problems.append(found)
         except DataError as error:
-            reason = _without_folders(str(error), folder.path, Path(folder.run.corpus_path))
+            reason = without_folders(str(error), folder.path, Path(folder.run.corpus_path))
             problems.append(f"No pictures of {folder.run.corpus}: {reason}")
     shown = tuple(
         (task, tuple(drawn.get(_key(example), example) for example in examples))
@@ -82,7 +82,7 @@ def gallery(
     return Gallery(group, shown, len(scored), n_left_out, tuple(dict.fromkeys(problems)))
 
 
-def _without_folders(text: str, *paths: Path) -> str:
+def without_folders(text: str, *paths: Path) -> str:
     """Leave of absolute paths the last name: a path may name its owner, and pages are shared."""
     for path in paths:
         text = text.replace(f"{path.absolute().parent}/", "") if path.name else text
@@ -122,7 +122,7 @@ def find_corpus(run: Run, corpora: Mapping[str, Corpus]) -> Corpus | str:
     try:
         corpus = corpora.get(run.corpus_path) or open_corpus(path)
     except DataError as error:
-        return f"{lead} {_without_folders(str(error), path)}"
+        return f"{lead} {without_folders(str(error), path)}"
     if corpus.info.fingerprint != run.corpus_fingerprint:
         return f"{lead} the corpus {path.name} has changed since the run (its fingerprint differs)."
     return corpus
@@ -184,7 +184,7 @@ def _drawn(
             return _without(example, "This image is not in the corpus.")
         case Unreadable(reason=reason):
             return _without(example, f"This image cannot be read: {reason}")
-    targets = {target.target_id: target for target in regroup(sample.targets, _unit(unit))}
+    targets = {target.target_id: target for target in regroup(sample.targets, shown_unit(unit))}
     target = targets.get(example.record["target_id"])
     if target is None:
         return _without(example, "This target is not in the corpus.")
@@ -194,7 +194,8 @@ def _drawn(
     return Example(example.rank, example.record, drawing, _remark(example, prediction, prompt))
 
 
-def _unit(name: str) -> Unit:
+def shown_unit(name: str) -> Unit:
+    """Take the unit that a run names."""
     units: Mapping[str, Unit] = {"class": "class", "instance": "instance", "component": "component"}
     return units[name]
 

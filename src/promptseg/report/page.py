@@ -11,6 +11,8 @@ from promptseg.corpus import Corpus
 from promptseg.parquet import write_atomically
 from promptseg.record import RunFolder
 from promptseg.report import words
+from promptseg.report.case_files import CasesPart, keep_cases
+from promptseg.report.cases import find_cases
 from promptseg.report.compared import METHOD as CONTRAST_METHOD
 from promptseg.report.compared import Compared, compared
 from promptseg.report.depends import METHOD as FACTORS_METHOD
@@ -21,25 +23,56 @@ from promptseg.report.sloppy import METHOD as LOSS_METHOD
 from promptseg.report.sloppy import Sloppy, sloppy
 from promptseg.report.table import Pool, Row, as_csv, leads, mean_rows, merit, pool, task_rows
 from promptseg.report.template import HERE, template
-from promptseg.report.view import by_task, combinations, comparisons, figure, under_jitter
+from promptseg.report.view import (
+    by_task,
+    combination,
+    combinations,
+    comparisons,
+    figure,
+    under_jitter,
+)
 from promptseg.response import responses
+
+MOST_CASES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """How many cases can be looked at (None: all), and where the page will be."""
+
+    page: Path | None = None
+    most: int | None = MOST_CASES
+
+
+NOWHERE = Looking()
 
 
 def write_report(
-    runs: Sequence[RunFolder], out: Path, *, corpora: Mapping[str, Corpus] | None = None
+    runs: Sequence[RunFolder],
+    out: Path,
+    *,
+    corpora: Mapping[str, Corpus] | None = None,
+    most_cases: int | None = MOST_CASES,
 ) -> Path:
     """Write the report of one or several runs as one HTML file, and return its path.
 
     The file opens offline: style, figure and pictures are in it. Pictures come from the corpus
     of each run, looked up by `run.corpus_path` in `corpora` or else on disk; where it is missing
-    or has changed the report says so and has none.
+    or has changed the report says so and has none. At most `most_cases` targets (None: all) can
+    be looked at one by one; where they are more than 2,000 they lie in a folder beside the file,
+    named after it.
+
+    Raises
+    ------
+    DataError
+        As `pool`; or that folder holds something else.
     """
-    page = render(pool(runs), corpora or {})
+    page = render(pool(runs), corpora or {}, Looking(out, most_cases))
     write_atomically(out, page.encode())
     return out
 
 
-def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
+def render(pooled: Pool, corpora: Mapping[str, Corpus], looking: Looking = NOWHERE) -> str:
     """Render the report of a pool."""
     rows, means = task_rows(pooled), mean_rows(pooled)
     best = leads(means)
@@ -71,6 +104,7 @@ def render(pooled: Pool, corpora: Mapping[str, Corpus]) -> str:
         has_unknown=any(row.dice.n_images_unknown for row in rows),
         columns=columns,
         has_off_protocol=any(row.group.off_protocol for row in rows),
+        cases=_cases(pooled, rows, best, corpora, looking),
         gallery=_gallery(pooled, rows, best, corpora),
         methods=[*methods([folder.run for folder in pooled.runs], rows), *_more_methods(parts)],
         csv_uri=_csv_uri([*means, *rows]),
@@ -130,6 +164,28 @@ def _gallery(
     scored = [row for row in rows if row.dice.value is not None]
     leading = sorted(best, key=merit, reverse=True) or scored
     return gallery(pooled, rows, leading[0].group, corpora) if leading else None
+
+
+def _cases(
+    pooled: Pool,
+    rows: Sequence[Row],
+    best: Sequence[Row],
+    corpora: Mapping[str, Corpus],
+    looking: Looking,
+) -> CasesPart | None:
+    """Show cases one by one, first those that the leading combination is worst at."""
+    scored = [row for row in rows if row.dice.value is not None]
+    leading = sorted(best, key=merit, reverse=True) or scored
+    if not leading or looking.most == 0:
+        return None
+    found = find_cases(
+        pooled,
+        _attributes(pooled),
+        combinations(pooled, rows),
+        lead=combination(leading[0].group),
+        most=looking.most,
+    )
+    return None if found is None else keep_cases(found, pooled.runs, corpora, looking.page)
 
 
 def _csv_uri(rows: Sequence[Row]) -> str:

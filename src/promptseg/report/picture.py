@@ -174,13 +174,27 @@ def _path(xy: Num[np.ndarray, "n 2"]) -> str:
 
 
 def data_uri(image: UInt8[np.ndarray, "h w 3"], *, side: int, most_bytes: int) -> str:
-    """Encode an image within a budget: lossless where it fits, else JPEG, coarser and smaller."""
+    """Encode an image within a budget, as an address that needs no file."""
+    return as_uri(*encoded_within(image, side=side, most_bytes=most_bytes))
+
+
+def as_uri(kind: str, content: bytes) -> str:
+    """Write an encoded image as an address that needs no file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def encoded_within(
+    image: UInt8[np.ndarray, "h w 3"], *, side: int, most_bytes: int
+) -> tuple[str, bytes]:
+    """Encode an image within a budget: lossless where it fits, else JPEG, coarser and smaller.
+
+    Gives the kind, png or jpeg, and the content.
+    """
     encoding = ("png", b"")
     for encoding in _encodings(image, side):
         if len(encoding[1]) <= most_bytes:
             break
-    kind, content = encoding
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return encoding
 
 
 def _encodings(image: UInt8[np.ndarray, "h w 3"], side: int) -> Iterator[tuple[str, bytes]]:

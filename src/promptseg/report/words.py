@@ -102,7 +102,11 @@ class Naming:
 
 def naming(rows: Sequence[Row]) -> Naming:
     """Find what differs between the groups of a table."""
-    groups = [row.group for row in rows]
+    return naming_of([row.group for row in rows])
+
+
+def naming_of(groups: Sequence[Group]) -> Naming:
+    """Find what differs between groups."""
     return Naming(
         len({group.model for group in groups}) > 1,
         len({group.protocol for group in groups}) > 1,

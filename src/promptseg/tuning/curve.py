@@ -15,7 +15,7 @@ import polars as pl
 from promptseg.errors import DataError, ModelError
 from promptseg.parquet import write_atomically
 from promptseg.plan import Plan
-from promptseg.record import open_run
+from promptseg.record import RunFolder, open_run
 from promptseg.run import Progress
 from promptseg.trainable import Trainable
 from promptseg.tuned import load_tuned
@@ -340,11 +340,27 @@ def scores_of(study: Study) -> tuple[Scores, int]:
     return Scores(study.sizes, tasks, units, values, table(base)), len(every - shared)
 
 
-def _records(folder: Path) -> pl.DataFrame:
-    runs = sorted((folder / SCORED).glob("*.run"))
-    if not runs:
+def runs_of(study: Study) -> list[RunFolder]:
+    """Open the runs that the scores of a curve are from: of the base, then by size and draw.
+
+    Raises
+    ------
+    DataError
+        A run is missing or damaged.
+    """
+    trained = (f"size-{size:02d}-draw-{draw}" for size, draw in study.jobs())
+    return [run for name in ("base", *trained) for run in _runs(study.folder / name)]
+
+
+def _runs(folder: Path) -> list[RunFolder]:
+    found = [open_run(path) for path in sorted((folder / SCORED).glob("*.run"))]
+    if not found:
         raise DataError(f"{folder} holds no scores: delete it, and give the same command again.")
-    return pl.concat([open_run(path).records() for path in runs])
+    return found
+
+
+def _records(folder: Path) -> pl.DataFrame:
+    return pl.concat([run.records() for run in _runs(folder)])
 
 
 def _values(records: pl.DataFrame, by: str) -> dict[tuple[str, Unit], float]:
