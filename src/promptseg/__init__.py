@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from promptseg.curation import curate as curate
     from promptseg.evaluation import evaluate as evaluate
     from promptseg.evaluation import evaluate_masks as evaluate_masks
+    from promptseg.frame import frame_of as frame_of
+    from promptseg.frame import load_attributes as load_attributes
     from promptseg.frame import load_run as load_run
     from promptseg.jitter import Jitter as Jitter
     from promptseg.metric import score as score
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from promptseg.report import write_report as write_report
     from promptseg.run import describe_run as describe_run
     from promptseg.run import evaluate_corpus as evaluate_corpus
+    from promptseg.run import evaluate_into as evaluate_into
     from promptseg.sample import Sample as Sample
     from promptseg.sample import Target as Target
     from promptseg.segmentation import segment as segment
@@ -44,7 +47,7 @@ _HOMES = {
     "corpus": ("Corpus", "open_corpus"),
     "curation": ("Curation", "curate"),
     "evaluation": ("evaluate", "evaluate_masks"),
-    "frame": ("load_run",),
+    "frame": ("frame_of", "load_attributes", "load_run"),
     "jitter": ("Jitter",),
     "metric": ("score",),
     "model": ("Candidates", "Segmenter", "Training"),
@@ -54,7 +57,7 @@ _HOMES = {
     "prompt": ("Box", "BoxPoints", "Everything", "Points"),
     "record": ("open_run", "start_run"),
     "report": ("write_report",),
-    "run": ("describe_run", "evaluate_corpus"),
+    "run": ("describe_run", "evaluate_corpus", "evaluate_into"),
     "sample": ("Sample", "Target"),
     "segmentation": ("segment",),
     "strategy": ("STRATEGIES",),

@@ -156,7 +156,7 @@ def _column(path: Path, name: str) -> list[Any]:
     return values
 
 
-def open_corpus(path: Path) -> Corpus:
+def open_corpus(path: str | Path) -> Corpus:
     """Open a corpus folder, and check that it is whole and as it was curated.
 
     Raises
@@ -164,6 +164,7 @@ def open_corpus(path: Path) -> Corpus:
     DataError
         There is no corpus, it is damaged or was changed, or its format is unknown.
     """
+    path = Path(path)
     info = _read_info(path)
     for kind, row, total in (
         ("images", ImageRow, info.n_images),

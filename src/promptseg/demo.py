@@ -91,11 +91,9 @@ def run_demo(out: Path, *, device: str) -> int:
 
     err.print("Fetching the weights and the sample images, unless they are here already ...")
     models = {name: load_model(name, device=device) for name in MODELS_SHOWN}
-    fetch_raw(out / "raw")
     folders, codes = [], []
     plan = Plan(tuple(STRATEGIES[name] for name in SHOWN), unit="instance")
-    for part in parts():
-        corpus = _corpus(out, part)
+    for part, corpus in zip(parts(), demo_corpora(out), strict=True):
         run = describe_run(corpus, models, plan, device=device)
         folders.append(start_run(out / f"{part.name}.run", run))
         run_plan(corpus, models, plan, folders[-1])
@@ -103,6 +101,12 @@ def run_demo(out: Path, *, device: str) -> int:
     report = write_report(folders, out / "report.html")
     err.print(f"\nThe report, for any browser: {report.resolve()}", soft_wrap=True)
     return max(codes)
+
+
+def demo_corpora(out: Path) -> "list[Corpus]":
+    """Fetch and curate the demo's data sets, unless they are there: brain, then nuclei."""
+    fetch_raw(out / "raw")
+    return [_corpus(out, part) for part in parts()]
 
 
 def _corpus(out: Path, part: Part) -> "Corpus":

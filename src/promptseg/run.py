@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from promptseg.contamination import found
@@ -16,8 +17,8 @@ from promptseg.model import Segmenter
 from promptseg.models import MODELS, licence_of, published_hash
 from promptseg.plan import Plan
 from promptseg.predictions import Predictions
-from promptseg.record import Run, RunFolder
-from promptseg.subset import Subset
+from promptseg.record import Run, RunFolder, start_run
+from promptseg.subset import Choice, Subset, choose_subset
 
 Answering = Segmenter[Any] | Predictions
 
@@ -145,6 +146,35 @@ def _layout(corpus: Corpus, subset: Subset) -> str:
 
 def _versions() -> dict[str, str]:
     return {package: version(package) for package in RECORDED}
+
+
+def evaluate_into(
+    path: str | Path,
+    corpus: Corpus,
+    models: Mapping[str, Answering],
+    plan: Plan,
+    *,
+    choice: Choice | None = None,
+    device: str = "cpu",
+) -> RunFolder:
+    """Evaluate models on a corpus into a run folder, or finish the one that is there.
+
+    What `promptseg evaluate` does, without its progress: `describe_run`, `start_run` and
+    `evaluate_corpus` in one, for models in float32. `models` are given as `describe_run` takes
+    them; `device` is where they are, and is recorded.
+
+    Raises
+    ------
+    DataError
+        The choice leaves nothing, or the folder holds a run that differs in its settings.
+    """
+    subset = None
+    if choice is not None and choice != Choice():
+        subset = choose_subset(corpus, choice, unit=plan.unit, seed=plan.seeds[0])
+    folder = start_run(Path(path), describe_run(corpus, models, plan, subset=subset, device=device))
+    for _ in evaluate_corpus(corpus, folder, models, plan, subset=subset):
+        pass
+    return folder
 
 
 def evaluate_corpus(

@@ -1,0 +1,42 @@
+"""A table of the study as CSV, whole and unrounded, and as Markdown to read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from promptseg.errors import DataError
+
+DIGITS = 3
+
+
+def write(frame: pl.DataFrame, path: Path, title: str, shown: Sequence[str] = ()) -> None:
+    """Write `path.csv` and `path.md`, and say so.
+
+    Parameters
+    ----------
+    shown
+        The columns of the Markdown table, all if none are named. Columns that hold lists are in
+        neither file.
+
+    Raises
+    ------
+    DataError
+        The frame is empty: the runs do not hold what the table needs.
+    """
+    if frame.is_empty():
+        raise DataError(f"{path.name}: the runs hold nothing of it. {title}")
+    flat = frame.select(pl.exclude(pl.List))
+    flat.write_csv(path.with_suffix(".csv"))
+    table = flat.select(shown) if shown else flat
+    rows = [table.columns, ["---"] * table.width, *(map(_said, row) for row in table.iter_rows())]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    path.with_suffix(".md").write_text(f"{title}\n\n{lines}\n", encoding="utf-8")
+    print(f"{path}.csv, {path.name}.md: {frame.height} rows")
+
+
+def _said(value: object) -> str:
+    """Write a cell; undefined is a dash, never a zero."""
+    if value is None:
+        return "–"
+    return f"{value:.{DIGITS}f}" if isinstance(value, float) else str(value)
