@@ -47,7 +47,7 @@ def test_one_model_and_one_prompt_are_said_to_have_no_rival(tmp_path):
     assert "Best on liver (CT) 0.95" in said["On which objects does it work?"]
     assert "worst on vessel (CT) 0.30" in said["On which objects does it work?"]
     assert (
-        "Of 2 tasks, 1 reach a mean DICE of 0.9, 1 stay below 0.5"
+        "In 1 of 2 tasks the mean DICE reaches 0.9, in 1 it stays below 0.5"
         in (said["On which objects does it work?"])
     )
     assert said["Why does it fail where it fails?"] == (

@@ -48,10 +48,11 @@ def test_the_better_prompt_is_advised_where_it_is_clearly_better(tmp_path):
     same = studied(tmp_path / "same", effect=0.4, subjects=12, strategy="points5")
     even = section(text_of(page(tmp_path, box, same)))
 
-    assert "from point1 / single" in told
-    assert ": use box / single." in told
+    assert "less from point1 / single (0." in told
+    assert " Use box / single." in told
     assert "No prompt is better by 0.05." in even
-    assert ": use" not in even
+    assert "about as much from" in even
+    assert " Use " not in even
 
 
 def test_where_attributes_do_not_tell_it_says_that(tmp_path):

@@ -208,8 +208,8 @@ def _where(found: Findings, lead: Row) -> str:
     empty = lead.dice.rate_no_overlap
     missed = f" It misses {percent(empty)} of the targets altogether." if empty else ""
     return (
-        f"Best on {best}; worst on {worst}. Of {plural(n, 'task')}, {count(good)} reach a mean "
-        f"DICE of {GOOD:g}, {count(bad)} stay below {BAD:g}.{missed}"
+        f"Best on {best}; worst on {worst}. In {count(good)} of {plural(n, 'task')} the mean DICE "
+        f"reaches {GOOD:g}, in {count(bad)} it stays below {BAD:g}.{missed}"
     )
 
 

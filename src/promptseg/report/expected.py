@@ -230,14 +230,31 @@ def _advice(kinds: Sequence[Kind], names: Sequence[str]) -> Iterator[str]:
     told = [kind for kind in kinds if not np.isnan(highest(kind))]
     ordered = sorted(told, key=highest)
     for kind in (ordered[:1] + ordered[-1:]) if len(ordered) > 1 else ordered:
-        parts = [
-            f"{said(one)} from {name}"
+        known = [
+            (one.value, name, one)
             for one, name in zip(kind.cells, names, strict=True)
             if one.value is not None
         ]
-        end = "" if len(parts) < 2 else ". No prompt is better by 0.05"
-        end = f": use {names[kind.best]}" if kind.best is not None else end
-        yield f"For objects like these ({kind.name}: {kind.like}) expect {', '.join(parts)}{end}."
+        best, first, cell = max(known, key=lambda item: item[0])
+        rest = [(value, name) for value, name, _ in known if name != first]
+        near = [f"{name} ({value:.2f})" for value, name in rest if best - value < CLEAR]
+        far = [f"{name} ({value:.2f})" for value, name in rest if best - value >= CLEAR]
+        told_of = [f"expect {said(cell)} from {first}"]
+        told_of += [f"about as much from {', '.join(near)}"] if near else []
+        told_of += [f"less from {', '.join(far)}"] if far else []
+        yield (
+            f"For objects like these ({kind.name}: {kind.like}) {'; '.join(told_of)}."
+            f"{_end(first, len(near), len(far))}"
+        )
+
+
+def _end(first: str, n_near: int, n_far: int) -> str:
+    """Say which prompt to use, if it matters."""
+    if n_near and n_far:
+        return f" Use one of the first {n_near + 1}."
+    if n_far:
+        return f" Use {first}."
+    return f" No prompt is better by {CLEAR:g}." if n_near else ""
 
 
 def said(one: Expected) -> str:
