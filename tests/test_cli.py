@@ -190,6 +190,8 @@ ERRORS = [
     ("own weights", f"{EVALUATE} --weights {{tmp}}/file", "a model of your own"),
     ("own dtype", f"{EVALUATE} --dtype float16", "a model of your own"),
     ("run below a file", "evaluate {corpus} --model fakes:box --out {tmp}/file/r", "Cannot write"),
+    ("words for cases", "report {tmp}/none --out {tmp}/r.html --cases -3", "nor all nor none"),
+    ("endless cases", "report {tmp}/none --out {tmp}/r.html --cases " + 5000 * "9", "nor none"),
     ("report below a file", "report {tmp}/none --out {tmp}/file/r.html", "does not exist"),
     ("corpus below a file", "curate {tmp}/raw --out {tmp}/file/c --modality CT", "Cannot write"),
     ("device of no use", f"{EVALUATE} --device meta", "try --device cpu"),

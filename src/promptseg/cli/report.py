@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from promptseg.expectation import Predictor
     from promptseg.record import RunFolder
 
+MOST_DIGITS = 18  # of a number of cases: Python itself refuses to read thousands
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("promptseg-demo"),
@@ -65,9 +67,10 @@ def report(
         raise DataError(f"--out {out} has to end in .html.")
     if predictor is not None and predictor.suffix.lower() != ".json":
         raise DataError(f"--predictor {predictor} has to end in .json.")
+    most = _most(cases)
     folders = [open_run(path) for path in runs]
     fitted = None if predictor is None else _learn(folders, predictor)
-    write_report(folders, out, most_cases=_most(cases), tables=tables, predictor=fitted)
+    write_report(folders, out, most_cases=most, tables=tables, predictor=fitted)
     if as_json:
         print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
     else:
@@ -80,8 +83,8 @@ def _most(words: str) -> int | None:
         return None
     if words == "none":
         return 0
-    if not (words.isdecimal() and words.isascii()):
-        raise DataError(f"--cases {words!r} is neither a number nor all nor none.")
+    if not (words.isdecimal() and words.isascii() and len(words) <= MOST_DIGITS):
+        raise DataError(f"--cases {words[:40]!r} is neither a number nor all nor none.")
     return int(words)
 
 
