@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import asked
+import clicked
 import fakes
 import figure_6
 import figure_16
 import figures_12_15
 import figures_17_18
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import runs
 import sheet
@@ -20,7 +22,7 @@ import table_6
 import table_8
 from phantom import write_phantoms
 
-from promptseg import evaluate_into, load_attributes, load_run
+from promptseg import Choice, evaluate_into, load_attributes, load_run
 from promptseg.errors import DataError
 from promptseg.factors import factors
 from promptseg.model import Training
@@ -32,7 +34,7 @@ from promptseg.strategy import STRATEGIES
 IMAGES, SUBJECTS = 12, 6
 MODEL = "fakes:Planted"
 FAST = ["--model", MODEL, "--seed", "0", "--grid", "4", "8", "--grid-limit", "3",
-        "--points", "1", "3", "10"]  # fmt: skip
+        "--points", "1", "3", "10", "--max-clicks", "10"]  # fmt: skip
 SCRIPTS = (table_3, table_4, table_5, table_6, table_8, figure_6, figures_12_15, figure_16)
 
 
@@ -57,13 +59,14 @@ def runs_of(study: Path, kind: str) -> Path:
 
 
 def test_all_runs_are_made_once_and_only_read_afterwards(study: Path, capsys):
-    """Prompts, points and two grids, whatever the number of scripts; no part is written again."""
+    """Prompts, points, clicks and two grids, however many scripts; no part is written again."""
     made = sorted((study / "runs").iterdir())
     before = {path: path.stat().st_mtime_ns for run in made for path in run.rglob("*.parquet")}
     table_3.main([str(study / "phantom.corpus"), "--out", str(study), *FAST])
     after = {path: path.stat().st_mtime_ns for run in made for path in run.rglob("*.parquet")}
 
     assert [path.name for path in made] == [
+        "phantom-planted-clicks.run",
         "phantom-planted-everything-4.run",
         "phantom-planted-everything-8.run",
         "phantom-planted-points.run",
@@ -211,9 +214,81 @@ def test_figures_12_to_15_draw_the_best_arm_that_a_user_could_have(study: Path):
     assert "boundary complexity" in (study / "figures_12_15.svg").read_text()
 
 
-def test_figure_16_gives_dice_by_the_number_of_points(study: Path):
+def test_figure_16_follows_a_user_who_clicks(study: Path):
+    """0.40 and 0.05 for every click on what is missing; 0.8 of Jaccard takes ten, 0.85 more."""
+    rows = of(study, "figure_16", how="clicked")
+    noc = of(study, "figure_16_noc")
+    records = load_run(runs_of(study, "-clicks"))
+
+    assert rows["n_points"].to_list() == list(range(1, 11))
+    assert rows["selection"].unique().to_list() == ["predicted"]
+    expected = [0.40 + 0.05 * n for n in range(1, 11)]
+    assert rows["value"].to_list() == pytest.approx(expected, abs=0.02)
+    assert noc["value"].to_list() == [10, 10, 10]
+    assert noc["share_not_reached"].to_list() == [0, 1, 1]
+    assert records.height == 2 * IMAGES * 10
+    assert (records["clicks"] == records["strategy"].str.extract(r"(\d+)").cast(pl.Int64)).all()
+    assert records["clicks"].equals(records["n_positive"])
+    assert "clicked |" in (study / "figure_16.md").read_text()
+
+
+def test_a_mask_without_error_is_clicked_no_more(tmp_path: Path):
+    """It stays as it is, and counts as reached from there on."""
+    corpus = write_phantoms(tmp_path / "c", range(2))
+    model = fakes.all_of_it()
+    folder = clicked.click_into(
+        tmp_path / "r.run", corpus, {"m": model}, clicked.plan_of(model, 4), choice=Choice()
+    )
+    records = folder.records()
+
+    assert records["dice"].unique().to_list() == [1]
+    assert records.height == 4 * 4  # targets, numbers
+    assert records["clicks"].unique().to_list() == [1]
+    assert folder.prompts().height == 4
+
+
+def test_a_model_that_fails_at_a_click_has_failed_from_there_on(tmp_path: Path):
+    """What it answered before stays; the reason is its own; nothing is asked after that."""
+
+    class Tires(fakes.Planted):
+        def segment(self, embedding, prompts):
+            if len(prompts[0].xy) > 2:
+                raise RuntimeError("too many clicks")
+            return super().segment(embedding, prompts)
+
+    corpus = write_phantoms(tmp_path / "c", range(1))
+    model = Tires()
+    folder = clicked.click_into(
+        tmp_path / "r.run", corpus, {"m": model}, clicked.plan_of(model, 5), choice=Choice()
+    )
+    found = folder.records().sort("target_id", "strategy")
+
+    assert found["outcome"].to_list() == (["ok"] * 2 + ["failed"] * 3) * 2
+    assert found["reason"].drop_nulls().unique().to_list() == [
+        "the model raised RuntimeError: too many clicks"
+    ]
+    assert folder.prompts()["prompt"].str.count_matches("true").max() == 3
+
+
+def test_an_unreadable_image_is_recorded_and_clicking_goes_on(tmp_path: Path):
+    """Of two images the one that is damaged gives failed records, the other its ten."""
+    corpus = write_phantoms(tmp_path / "c", range(2))
+    (part,) = (corpus.path / "images").glob("*.parquet")
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[0]["image"]["bytes"] = rows[0]["image"]["bytes"][:-20]
+    pq.write_table(type(table).from_pylist(rows, table.schema), part)
+    model = fakes.Planted()
+    plan = clicked.plan_of(model, 3)
+    folder = clicked.click_into(tmp_path / "r.run", corpus, {"m": model}, plan, choice=Choice())
+    outcomes = folder.records().group_by("image_id").agg(pl.col("outcome").unique().first())
+
+    assert sorted(outcomes["outcome"].to_list()) == ["failed", "ok"]
+
+
+def test_figure_16_gives_dice_by_points_placed_beforehand(study: Path):
     """0.40 and 0.05 for every point; one point of two runs is one prompt."""
-    rows = of(study, "figure_16", selection="single")
+    rows = of(study, "figure_16", selection="single", how="placed")
     both = figure_16.by_number(load_run(runs_of(study, "-points"), runs_of(study, "")))
     once = both.filter(n_points=1, selection="single")
 

@@ -35,19 +35,19 @@ class Asked:
 
 def ask(
     says: str | None,
-    kind: str | None,
+    kinds: Sequence[str],
     arguments: Sequence[str] | None = None,
     *,
     add: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> Asked:
-    """Read a command line, and make the runs of one kind that a script needs.
+    """Read a command line, and make the runs that a script needs.
 
     Parameters
     ----------
     says
         The script's docstring, for its help.
-    kind
-        Of `runs.py`; None: the script takes runs alone.
+    kinds
+        Of `runs.py`; none: the script takes runs alone.
     add
         Adds the script's own options.
     """
@@ -61,11 +61,11 @@ def ask(
         add(parser)
     told = parser.parse_args(arguments)
     corpora = [path for path in told.path if (path / "corpus.json").is_file()]
-    if corpora and kind is None:
+    if corpora and not kinds:
         raise SystemExit(f"{corpora[0]} is a corpus: this script reads runs")
     there = [path for path in told.path if path not in corpora]
     if corpora:
-        told.make = [kind]
+        told.make = list(kinds)
         there += runs.make(corpora, told, told.out / "runs")
     told.out.mkdir(parents=True, exist_ok=True)
     return Asked(runs=tuple(there), out=told.out, told=told)

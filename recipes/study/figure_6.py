@@ -80,7 +80,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the means with their figure, and the contrasts."""
-    asked = ask(__doc__, runs.PROMPTS, arguments, add=_options)
+    asked = ask(__doc__, [runs.PROMPTS], arguments, add=_options)
     every = shared(asked.records(), with_everything=asked.told.with_everything)
     own = of_many(every, asked.told.subjects)
     found = means(own)

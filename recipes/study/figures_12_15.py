@@ -98,7 +98,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the steps and the figure."""
-    asked = ask(__doc__, runs.PROMPTS, arguments, add=_options)
+    asked = ask(__doc__, [runs.PROMPTS], arguments, add=_options)
     arm = chosen(asked.records(), asked.told)
     scored = of_arm(asked, arm)
     if scored.is_empty():

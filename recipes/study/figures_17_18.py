@@ -74,7 +74,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table and the figure."""
-    asked = ask(__doc__, None, arguments, add=_options)
+    asked = ask(__doc__, [], arguments, add=_options)
     names = (asked.told.before, asked.told.after)
     found = table(asked.records(), *names)
     title = f"Figures 17 and 18: DICE of {names[0]} and of {names[1]}, paired by prompt."

@@ -1,9 +1,11 @@
 """The runs that the tables and figures of the study are read from, made once.
 
-python recipes/study/runs.py CORPUS... --model MODEL... --out DIR [--make prompts points everything]
+python recipes/study/runs.py CORPUS... --model MODEL... --out DIR
+    [--make prompts points clicks everything]
 
 prompts: every strategy that a model was trained for, exact and with the study's jitter
-(`DIR/CORPUS-MODEL.run`). points: more numbers of points (`DIR/CORPUS-MODEL-points.run`).
+(`DIR/CORPUS-MODEL.run`). points: more numbers of points (`DIR/CORPUS-MODEL-points.run`). clicks: a
+simulated user who corrects, click by click (`DIR/CORPUS-MODEL-clicks.run`).
 everything: with so many points per side, on few images, since it is the costly part
 (`DIR/CORPUS-MODEL-everything-N.run`). The scripts beside this one read the runs and need no model.
 A stopped command goes on by being given again.
@@ -16,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import clicked
 
 from promptseg import (
     STRATEGIES,
@@ -33,7 +37,7 @@ from promptseg.model import SELECTIONS
 from promptseg.plan import own_everything
 from promptseg.strategy import Strategy, points
 
-PROMPTS, POINTS, EVERYTHING = "prompts", "points", "everything"
+PROMPTS, POINTS, CLICKS, EVERYTHING = "prompts", "points", "clicks", "everything"
 LEVELS = ("0-10", "10-20", "20-30")  # pixels, section 4.10 of the study
 JITTER = tuple(f"{mode}:px:{level}" for mode in ("centre", "shift") for level in LEVELS)
 NUMBERS = (1, 2, 3, 5, 10, 20)
@@ -46,6 +50,7 @@ class Wish:
     name: str  # of its folder, after the corpus
     plan: Plan
     choice: Choice
+    by_clicks: bool = False
 
 
 def trained_plan(
@@ -98,6 +103,9 @@ def wishes(model: Segmenter[Any], told: argparse.Namespace) -> Iterator[Wish]:
         yield Wish(name=name, plan=trained_plan(model, jitter, told.seed), choice=choice)
     if POINTS in told.make and "points" in model.training.prompts:
         yield Wish(name=f"{name}-points", plan=points_plan(model, told.points), choice=choice)
+    if CLICKS in told.make and "points" in model.training.prompts:
+        plan = clicked.plan_of(model, told.max_clicks)
+        yield Wish(name=f"{name}-clicks", plan=plan, choice=choice, by_clicks=True)
     if EVERYTHING in told.make and model.training.covers("everything", "predicted"):
         fewer = replace(choice, limit=told.grid_limit)
         for grid in told.grid:
@@ -117,8 +125,10 @@ def make(corpora: Sequence[Path], told: argparse.Namespace, into: Path) -> list[
         for word, model in models.items():
             for wish in wishes(model, told):
                 begun = time.monotonic()
-                folder = evaluate_into(
-                    into / f"{path.stem}-{wish.name}.run",
+                into_this = into / f"{path.stem}-{wish.name}.run"
+                write = clicked.click_into if wish.by_clicks else evaluate_into
+                folder = write(
+                    into_this,
                     corpus,
                     {word: model},
                     wish.plan,
@@ -140,6 +150,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-task", type=int, help="at most N targets of a task in a corpus")
     parser.add_argument("--limit", type=int, help="at most N images of a corpus")
     parser.add_argument("--points", type=int, nargs="+", default=list(NUMBERS), help="numbers")
+    parser.add_argument("--max-clicks", type=int, default=10, help="of the simulated user")
     parser.add_argument("--grid", type=int, nargs="+", default=[8, 16, 32], help="points per side")
     parser.add_argument("--grid-limit", type=int, default=5, help="images of a corpus, everything")
 
@@ -149,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("corpus", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
-    kinds = [PROMPTS, POINTS, EVERYTHING]
+    kinds = [PROMPTS, POINTS, CLICKS, EVERYTHING]
     parser.add_argument("--make", nargs="+", choices=kinds, default=[PROMPTS])
     add_options(parser)
     told = parser.parse_args(arguments)

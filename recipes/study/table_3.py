@@ -48,7 +48,7 @@ def table(records: pl.DataFrame) -> pl.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table."""
-    asked = ask(__doc__, runs.PROMPTS, arguments)
+    asked = ask(__doc__, [runs.PROMPTS], arguments)
     sheet.write(
         table(asked.records()).filter(~pl.col("off_protocol")),
         asked.out / "table_3",

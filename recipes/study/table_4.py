@@ -61,7 +61,7 @@ def _quartiles(timed: pl.DataFrame, column: str) -> pl.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table."""
-    asked = ask(__doc__, runs.PROMPTS, arguments)
+    asked = ask(__doc__, [runs.PROMPTS], arguments)
     found = table(asked.records(), machines(asked))
     title = "Table 4: time of an answer, in milliseconds, on the machine that made the runs."
     sheet.write(found, asked.out / "table_4", title)

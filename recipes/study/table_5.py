@@ -62,7 +62,7 @@ def _costs(own: pl.DataFrame) -> pl.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table."""
-    asked = ask(__doc__, runs.EVERYTHING, arguments)
+    asked = ask(__doc__, [runs.EVERYTHING], arguments)
     title = "Table 5: everything by points per side of its grid, the best-fitting mask (oracle)."
     sheet.write(table(asked.records()), asked.out / "table_5", title)
 

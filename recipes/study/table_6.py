@@ -33,7 +33,7 @@ def table(asked: Asked) -> pl.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table."""
-    asked = ask(__doc__, runs.PROMPTS, arguments)
+    asked = ask(__doc__, [runs.PROMPTS], arguments)
     title = (
         "Table 6: partial Spearman correlation (rho) of DICE with attributes, within data set and "
         "modality; 95 % intervals over subjects; `alone`: nothing held."

@@ -33,7 +33,7 @@ def table(asked: Asked) -> pl.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table."""
-    asked = ask(__doc__, runs.PROMPTS, arguments)
+    asked = ask(__doc__, [runs.PROMPTS], arguments)
     title = (
         "Table 8: DICE lost (`loss`) to prompts that are moved by `at` (the middle of a level; px, "
         "or relative to the square root of the area), and the tolerance radius."
