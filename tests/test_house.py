@@ -15,7 +15,7 @@ MOST_LINES, MOST_CODE_LINES = 400, 60
 LAYERS = (
     {"errors", "history", "mask", "memory", "pixels"},
     {"parquet", "prompt", "sample", "weights", "metric"},
-    {"strategy", "attributes", "clicks"},
+    {"strategy", "attributes", "clicks", "effort"},
     {"rows", "record", "model", "jitter", "released"},
     {"corpus", "plan", "trainable", "frame"},
     {

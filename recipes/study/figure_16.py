@@ -93,7 +93,7 @@ def draw(found: pl.DataFrame) -> plot.Figure:
         axes.plot(own["n_points"], own["value"], line, color=colour, linewidth=1)
         ends = own.select("lo", "hi").rows()
         style = (place, f"{model}, {selection}, {how}")
-        plot.marks(axes, own["n_points"], own["value"], ends, style=style)
+        plot.marks(axes, own["n_points"], own["value"], ends, style=style, hollow=how == PLACED)
     axes.set(xlabel="clicks, or points placed beforehand", ylabel="DICE", ylim=(0, 1))
     axes.legend(loc="lower right")
     return figure

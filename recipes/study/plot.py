@@ -46,11 +46,13 @@ def marks(
     ends: Sequence[tuple[float | None, float | None]],
     *,
     style: tuple[int, str],
+    hollow: bool = False,
 ) -> None:
     """Draw values with their intervals, where there are any; `style` is a number and a label."""
     number, label = style
     colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)]
-    axes.plot(at, values, shape, color=colour, label=label, markersize=5)
+    inside = "white" if hollow else colour
+    axes.plot(at, values, shape, color=colour, mfc=inside, label=label, markersize=5, zorder=3)
     for x, (low, high) in zip(at, ends, strict=True):
         if low is not None and high is not None:
             axes.plot([x, x], [low, high], "-", color=colour, linewidth=1.2)
