@@ -74,7 +74,7 @@ def table(records: pl.DataFrame) -> pl.DataFrame:
         tables.append(
             found.filter(~pl.col("off_protocol"))
             .join(beside, on=key, how="left", nulls_equal=True)
-            .with_columns(pl.col("task").cast(pl.String).fill_null(ALL))
+            .with_columns(pl.col("task").cast(pl.String).fill_null(ALL), pl.col("lo").clip(0))
         )
     return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
 
