@@ -17,6 +17,7 @@ from test_report_studies import studied
 from promptseg.expectation import fit
 from promptseg.pixels import encode_image
 from promptseg.report import write_report
+from promptseg.report.expected import _end
 
 
 def section(text: str) -> str:
@@ -197,3 +198,17 @@ def test_importing_the_package_loads_no_expectation():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("near", "some_are_worse", "says"),
+    [
+        (("box+point", "points5"), True, " Use box, box+point or points5."),
+        ((), True, " Use box."),
+        (("points5",), False, " No prompt is better by "),
+        ((), False, ""),
+    ],
+)
+def test_advice_names_the_prompts_to_use(near, some_are_worse, says):
+    """Not by their place in a list that the reader has to count."""
+    assert _end("box", near, some_are_worse).startswith(says)

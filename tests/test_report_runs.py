@@ -244,3 +244,14 @@ def test_the_command_asks_for_models_as_they_were_asked_for():
 
     assert "--model fakes:box --model litemedsam --weights FILE --strategy" in words
     assert "--weights" not in command(BASE)
+
+
+def test_the_command_says_again_what_all_models_were_trained_on():
+    """What one model alone declares comes from its card, or its class, when it is asked again."""
+    told = {"a": ["heart", "liver"], "b": ["own", "heart"]}
+    run: Run = dataclasses.replace(BASE, models={"a": "1", "b": "2"}, trained_on=told)
+    alone: Run = dataclasses.replace(run, trained_on={"a": ["heart"]})
+
+    assert command(run).count("--trained-on") == 1
+    assert " --trained-on heart " in command(run)
+    assert "--trained-on" not in command(alone)

@@ -18,7 +18,7 @@ from promptseg.expectation import (
     planning_examples,
 )
 from promptseg.expectation.feature import MEASURES
-from promptseg.report.words import percent, plural
+from promptseg.report.words import listed, percent, plural
 
 CLEAR = 0.05  # DICE by which a prompt has to be expected to be better, to be advised
 CELL = 5  # targets that a kind of object needs
@@ -237,24 +237,22 @@ def _advice(kinds: Sequence[Kind], names: Sequence[str]) -> Iterator[str]:
         ]
         best, first, cell = max(known, key=lambda item: item[0])
         rest = [(value, name) for value, name, _ in known if name != first]
-        near = [f"{name} ({value:.2f})" for value, name in rest if best - value < CLEAR]
+        near = {name: f"{name} ({value:.2f})" for value, name in rest if best - value < CLEAR}
         far = [f"{name} ({value:.2f})" for value, name in rest if best - value >= CLEAR]
         told_of = [f"expect {said(cell)} from {first}"]
-        told_of += [f"about as much from {', '.join(near)}"] if near else []
+        told_of += [f"about as much from {', '.join(near.values())}"] if near else []
         told_of += [f"less from {', '.join(far)}"] if far else []
         yield (
             f"For objects like these ({kind.name}: {kind.like}) {'; '.join(told_of)}."
-            f"{_end(first, len(near), len(far))}"
+            f"{_end(first, tuple(near), bool(far))}"
         )
 
 
-def _end(first: str, n_near: int, n_far: int) -> str:
+def _end(first: str, near: tuple[str, ...], some_are_worse: bool) -> str:
     """Say which prompt to use, if it matters."""
-    if n_near and n_far:
-        return f" Use one of the first {n_near + 1}."
-    if n_far:
-        return f" Use {first}."
-    return f" No prompt is better by {CLEAR:g}." if n_near else ""
+    if some_are_worse:
+        return f" Use {listed((first, *near), 'or')}."
+    return f" No prompt is better by {CLEAR:g}." if near else ""
 
 
 def said(one: Expected) -> str:

@@ -1,7 +1,7 @@
 """What was run and how the numbers came about, in words generated from the runs."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,9 +136,17 @@ def command(run: Run) -> str:
     words += ["--unit", run.unit]
     for seed in run.seeds:
         words += ["--seed", str(seed)]
+    # said of all models: by --trained-on, or by each itself, and then it does no harm
+    for name in _of_all(run.trained_on, run.models):
+        words += ["--trained-on", name]
     words += ["--nsd-tolerance", f"{run.nsd_tolerance:g}", "--save-masks", run.save_masks]
     words += ["--device", run.device, "--dtype", run.dtype, "--out", "RUN"]
     return shlex.join(words)
+
+
+def _of_all(declared: Mapping[str, Sequence[str]], models: Iterable[str]) -> list[str]:
+    lists = [declared.get(model, ()) for model in models]
+    return [name for name in (lists[0] if lists else ()) if all(name in one for one in lists)]
 
 
 def _asking(run: Run) -> Iterator[str]:

@@ -81,6 +81,12 @@ def plural(number: int, noun: str, several: str | None = None) -> str:
     return f"{count(number)} {noun if number == 1 else several or noun + 's'}"
 
 
+def listed(names: Sequence[str], conjunction: str = "and") -> str:
+    """Write names one after another: box; box or point1; box, point1 or points5."""
+    *others, last = names
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
 @dataclass(frozen=True, slots=True)
 class Naming:
     """How groups are called: only what differs between them is said."""
