@@ -6,24 +6,34 @@ import sys
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# several workers share the cores; said before torch is imported, and to the processes of tests too
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from promptseg.errors import ModelError
 from promptseg.memory import keep_freed_memory
 from promptseg.models import MODELS
 from promptseg.weights import fetch
 
+# no test is timed: the machine may be shared
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 keep_freed_memory()  # as our commands do: the real models run twice as fast
 
 SAMPLE_SET = Path(__file__).resolve().parents[2] / "shared" / "data"
-NEEDED = pytest.StashKey[int]()
+NOT_HERE = "needs the sample set"
 
 
 @pytest.fixture(scope="session")
 def sample_set(request: pytest.FixtureRequest) -> Path:
     """Give the folder of real sample data beside the repository, or skip."""
     if not SAMPLE_SET.is_dir():
-        pytest.skip("needs the sample set")
+        pytest.skip(NOT_HERE)
     return SAMPLE_SET
 
 
@@ -60,16 +70,11 @@ def litemedsam_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Count the tests that need the sample set."""
-    needing = [item for item in items if "sample_set" in getattr(item, "fixturenames", ())]
-    config.stash[NEEDED] = len(needing)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one closing line how many tests were skipped without the sample set."""
-    count = config.stash.get(NEEDED, 0)
-    if count and not SAMPLE_SET.is_dir():
-        print(
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(NOT_HERE in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(
             f"The sample set (../shared/data) is not here: {count} tests that use it were skipped."
         )

@@ -28,7 +28,7 @@ from promptseg.metric import (
 SPACINGS_YX = [(1.0, 1.0), (0.7, 0.7), (0.4, 2.5), (3.0, 0.31), (1.0, 1.3)]
 DISTANCES = ["hd", "hd95", "assd", "asd"]
 OVERLAPS = ["dice", "jaccard", "nsd", "boundary_iou", "conformity"]
-unhurried = settings(deadline=None, max_examples=60)  # the machine may be shared
+fewer = settings(max_examples=60)
 
 
 # Masks
@@ -412,7 +412,7 @@ edges = st.floats(0.05, 20.0)
 spacings = st.none() | st.tuples(edges, edges)
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), spacings)
 def test_all_but_the_directed_distance_are_symmetric(pair, spacing):
     """Which mask is the reference matters to asd only."""
@@ -421,7 +421,7 @@ def test_all_but_the_directed_distance_are_symmetric(pair, spacing):
     assert differing(back, there).keys() <= {"asd"}
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), spacings)
 def test_scores_stay_in_their_ranges(pair, spacing):
     """Fractions end at 1, distances at the diagonal of the image and in the order of the means."""
@@ -436,7 +436,7 @@ def test_scores_stay_in_their_ranges(pair, spacing):
     assert 0 <= found.hd95 <= found.hd <= diagonal
 
 
-@unhurried
+@fewer
 @given(mask_pairs())
 def test_overlaps_are_functions_of_each_other(pair):
     """D = 2J / (1 + J), and conformity is 1 minus wrong pixels per right one."""
@@ -448,7 +448,7 @@ def test_overlaps_are_functions_of_each_other(pair):
     assert conformity(pred, reference) == (pytest.approx(1 - wrong / right) if right else None)
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), spacings)
 def test_flips_and_transposition_change_nothing(pair, spacing):
     """Images have no preferred direction; spacing turns with the axes."""
@@ -460,7 +460,7 @@ def test_flips_and_transposition_change_nothing(pair, spacing):
     assert differing(score(*(m.T for m in pair), turned), expected) == {}
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), spacings, st.integers(0, 20), st.integers(0, 30))
 def test_place_in_the_image_changes_nothing(pair, spacing, top, left):
     """In a corner or amid the image: outside the image is background like any other."""
@@ -471,7 +471,7 @@ def test_place_in_the_image_changes_nothing(pair, spacing, top, left):
     assert differing(moved, corner) == {}
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), spacings)
 def test_empty_surroundings_change_the_boundary_iou_only(pair, spacing):
     """Its band grows with the image; all else is of the two masks alone."""
@@ -482,7 +482,7 @@ def test_empty_surroundings_change_the_boundary_iou_only(pair, spacing):
     assert math.isclose(wide.boundary_iou, brute_boundary_iou(*padded))
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), st.tuples(edges, edges), st.floats(0.1, 10.0))
 def test_distances_scale_with_the_spacing_and_fractions_do_not(pair, spacing, factor):
     """That is what the kind of a metric says."""
@@ -493,7 +493,7 @@ def test_distances_scale_with_the_spacing_and_fractions_do_not(pair, spacing, fa
     assert differing(scaled, replace(found, **lengths)) == {}
 
 
-@unhurried
+@fewer
 @given(mask_pairs())
 def test_unknown_spacing_measures_in_pixels(pair):
     """Same numbers as for 1 mm pixels, but the unit says that they are no millimetres."""
@@ -503,7 +503,7 @@ def test_unknown_spacing_measures_in_pixels(pair):
     assert replace(pixels, distance_unit="mm") == millimetres
 
 
-@unhurried
+@fewer
 @given(mask_pairs(), spacings)
 def test_memory_layout_changes_nothing_and_masks_are_left_alone(pair, spacing):
     """Masks from run lengths are column-major and those of a corpus read-only."""
@@ -515,7 +515,7 @@ def test_memory_layout_changes_nothing_and_masks_are_left_alone(pair, spacing):
     assert all(np.array_equal(mask, copy) for mask, copy in zip(pair, copies, strict=True))
 
 
-@unhurried
+@fewer
 @given(mask_pairs())
 def test_single_metrics_equal_those_of_the_score(pair):
     """One definition each, whichever way it is asked for."""

@@ -289,9 +289,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(WORDS, max_size=9).map(" ".join))
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_words_are_a_condition_or_an_error(mixed, where):
     """No other exception, and no other shape than a choice of rows."""
     try:
@@ -489,7 +487,7 @@ LENGTHS = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=3), min_siz
 
 
 @given(LENGTHS, st.integers(1, 30), st.sampled_from(["per_task", "limit"]), st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_turns_are_fair_at_both_levels(subjects, n, option, seed):
     """Counts of subjects, and of volumes in one, differ by one at most unless one has run out."""
     sizes = {f"{s}.{v}": n for s, volumes in enumerate(subjects) for v, n in enumerate(volumes)}
