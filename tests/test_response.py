@@ -121,13 +121,53 @@ def test_only_targets_with_an_exact_score_are_compared():
 
 
 def test_pixels_are_told_relative_to_the_size_of_each_target():
-    """All targets 100 x 100: 5, 15, 25, 35 px are levels of 0.05 to 0.35 of the side."""
+    """All targets 100 x 100: 5, 15, 25, 35 px are 0.05 to 0.35 of the side; between, a line."""
     records = planted(0.002)
     attributes = records.select("target_id").unique().with_columns(area_px=pl.lit(10_000))
     found = of(responses(records, attributes), "a (CT)", "px as rel")
 
-    assert [level.at for level in found.levels] == pytest.approx([0.075, 0.175, 0.25, 0.375])
-    assert [level.loss for level in found.levels] == pytest.approx([0.01, 0.03, 0.05, 0.07])
+    shares = [0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3]
+    assert [level.at for level in found.levels] == pytest.approx(shares)
+    assert [level.loss for level in found.levels] == pytest.approx([0.2 * one for one in shares])
+    assert found.radius == pytest.approx(0.25)
+
+
+def test_tasks_of_other_sizes_have_relative_levels_in_common():
+    """Sides of 100 and of 20 px: 35 px are 0.35 of the one and beyond the levels of the other."""
+    large, small = planted(0.002), planted(0.004, subjects=9, task="b (MRI)")
+    small = small.with_columns(target_id=pl.format("small-{}", "target_id"))
+    sizes = pl.concat(
+        [
+            one.select("target_id").unique().with_columns(area_px=pl.lit(area))
+            for one, area in ((large, 10_000), (small, 400))
+        ]
+    )
+    records = pl.concat([large, small])
+    own = {task: of(responses(records, sizes), task, "px as rel") for task in ("a (CT)", "b (MRI)")}
+    together = of(responses(records, sizes), ALL, "px as rel")
+
+    assert own["a (CT)"].levels[-1].at == 0.3
+    assert own["b (MRI)"].levels[-1].at == 1.0
+    assert [level.at for level in together.levels] == [level.at for level in own["a (CT)"].levels]
+    for level in together.levels:  # 100 and 20 px, 0.002 and 0.004 a px
+        assert level.loss == pytest.approx(level.at * (100 * 0.002 + 20 * 0.004) / 2)
+        assert level.n_subjects == 9
+
+
+def test_targets_of_one_task_leave_the_levels_that_they_do_not_reach():
+    """Half of them are 100 px wide and end at 0.35, half 20 and end beyond 1."""
+    records = planted(0.002)
+    sizes = (
+        records.select("target_id")
+        .unique(maintain_order=True)
+        .with_row_index()
+        .with_columns(area_px=pl.when(pl.col("index") % 2 == 0).then(400).otherwise(10_000))
+    )
+    found = of(responses(records, sizes), "a (CT)", "px as rel")
+    counts = {level.at: level.n_targets for level in found.levels}
+
+    assert counts[0.3] == 2 * counts[0.45]
+    assert found.levels[-1].at == 1.0
 
 
 def test_without_jitter_there_is_no_response():
@@ -172,3 +212,23 @@ def test_levels_of_one_middle_stay_two():
 
     assert [level.at for level in found.levels] == [5, 5]
     assert sorted(level.loss for level in found.levels) == pytest.approx([0.0, 0.4])
+
+
+def test_a_radius_has_an_interval_where_enough_subjects_are_there_up_to_it():
+    """Three of eight subjects alone reach the last shares: the radius lies well before them."""
+    records = planted(0.003, spread=0.0002)
+    small = pl.col("subject").is_in(["s0", "s1", "s2"])
+    sizes = (
+        records.unique("target_id")
+        .select("target_id", "subject")
+        .with_columns(area_px=pl.when(small).then(2_500).otherwise(10_000))
+    )
+    found = of(responses(records, sizes.drop("subject")), "a (CT)", "px as rel")
+    few = sizes.with_columns(area_px=pl.when(small).then(10_000).otherwise(4_000_000))
+    beyond = of(responses(records, few.drop("subject")), "a (CT)", "px as rel")
+
+    assert found.levels[-1].n_subjects == 3
+    assert found.radius_lo is not None
+    assert found.radius_lo < found.radius < found.radius_hi
+    assert beyond.radius is not None
+    assert (beyond.radius_lo, beyond.radius_hi) == (None, None)

@@ -6,9 +6,8 @@ targets, exact and jittered, averaged by subject.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -18,8 +17,8 @@ from promptseg.record import with_corpus
 from promptseg.stats import DRAWS, FEWEST, MANY, bootstrap_interval, t_interval
 
 LOST = 0.05  # DICE, at which the tolerance ends
-# share of sqrt(area) at which jitter in pixels is cut into levels
-RELATIVE = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
+# shares of sqrt(area) at which jitter in pixels is told
+RELATIVE = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
 ALL = "all tasks"
 KEY = ("model", "protocol", "unit", "strategy", "selection", "off_protocol")
 GROUP = (*KEY, "mode", "measure")
@@ -78,7 +77,9 @@ def responses(
         Of a run or several, exact and jittered.
     attributes
         One row per target_id, with area_px: with it jitter in pixels is also told relative to the
-        size of each target.
+        size of each target. Its loss at a share of its size is read off straight lines between its
+        levels, from no loss at no jitter; beyond its last level there is none. A mean over tasks
+        is told of the shares that all tasks have.
     """
     pairs = _pairs(records)
     if attributes is not None and attributes.height:
@@ -123,21 +124,42 @@ def _pairs(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _converted(pairs: pl.DataFrame, attributes: pl.DataFrame) -> pl.DataFrame:
-    """Tell jitter in pixels relative to each target's size, cut into levels."""
-    sized = pairs.filter(pl.col("measure") == "px").join(
-        with_corpus(attributes).select("corpus", "target_id", "area_px"),
-        on=["corpus", "target_id"],
-        how="inner",
-        maintain_order="left",
-    )
-    relative = sized["at"].to_numpy() / np.sqrt(sized["area_px"].to_numpy())
-    middles = np.array([(low + high) / 2 for low, high in pairwise(RELATIVE)] + [np.inf])
-    level = middles[np.searchsorted(RELATIVE, relative, side="right") - 1]
-    return (
-        sized.with_columns(measure=pl.lit("px as rel"), at=pl.Series(level), width=0.0)
-        .filter(pl.col("at").is_finite())
-        .group_by([name for name in pairs.columns if name != "loss"], maintain_order=True)
+    """Tell jitter in pixels relative to each target's size, at the levels of `RELATIVE`."""
+    curve = [name for name in pairs.columns if name not in ("at", "width", "loss")]
+    sized = (
+        pairs.filter(pl.col("measure") == "px")
+        .group_by(*curve, "at", maintain_order=True)
         .agg(pl.col("loss").mean())
+        .join(
+            with_corpus(attributes).select("corpus", "target_id", "area_px"),
+            on=["corpus", "target_id"],
+            how="inner",
+            maintain_order="left",
+        )
+        .with_columns(at=pl.col("at") / pl.col("area_px").sqrt())
+        .sort(*curve, "at", maintain_order=True, nulls_last=False)
+        .with_columns(
+            before_at=pl.col("at").shift(1, fill_value=0.0).over(curve),
+            before=pl.col("loss").shift(1, fill_value=0.0).over(curve),
+        )
+    )
+    at, before_at = sized["at"].to_numpy(), sized["before_at"].to_numpy()
+    # every row is the end of a line, which passes the levels from `first` to before `last`
+    first = np.searchsorted(RELATIVE, before_at, side="right")
+    count = np.searchsorted(RELATIVE, at, side="right") - first
+    row = np.repeat(np.arange(len(at)), count)
+    level = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + first[row]
+    place = np.array(RELATIVE)[level]
+    share = (place - before_at[row]) / (at - before_at)[row]
+    loss, before = sized["loss"].to_numpy()[row], sized["before"].to_numpy()[row]
+    return (
+        sized[row]
+        .with_columns(
+            measure=pl.lit("px as rel"),
+            at=pl.Series(place, dtype=pl.Float64),
+            width=0.0,
+            loss=pl.Series(before + share * (loss - before), dtype=pl.Float64),
+        )
         .select(pairs.columns)
     )
 
@@ -229,7 +251,8 @@ def _response(
         for at, values, count in zip(losses.at, losses.values, losses.n_targets, strict=True)
     )
     means = np.array([level.loss for level in levels])
-    lo, hi = _radius_interval(losses, drawn) if _enough(losses) else (None, None)
+    radius = tolerance_radius(losses.at, means)
+    lo, hi = _radius_interval(_sure(losses), radius, drawn)
     key = dict(zip(GROUP, group, strict=True))
     return Response(
         model=str(key["model"]),
@@ -243,16 +266,18 @@ def _response(
         measure=str(key["measure"]),
         exact=float(np.nanmean(losses.exact, axis=1).mean()) if levels else float("nan"),
         levels=levels,
-        radius=tolerance_radius(losses.at, means),
+        radius=radius,
         radius_lo=lo,
         radius_hi=hi,
         by_image=losses.by_image,
     )
 
 
-def _enough(losses: _Losses) -> bool:
-    """Tell whether every level of every task has five subjects."""
-    return bool(losses.values.size) and _fewest(losses.values) >= FEWEST
+def _sure(losses: _Losses) -> _Losses:
+    """Keep the levels up to the first at which a task has fewer than five subjects."""
+    enough = [_fewest(values) >= FEWEST for values in losses.values]
+    count = (*enough, False).index(False)
+    return replace(losses, at=losses.at[:count], values=losses.values[:count])
 
 
 def _fewest(values: Float[np.ndarray, "*tasks units"]) -> int:
@@ -304,9 +329,14 @@ def _radii(at: Sequence[float], curves: Float[np.ndarray, "n levels"]) -> Float[
 
 
 def _radius_interval(
-    losses: _Losses, drawn: Float[np.ndarray, "draws units"]
+    losses: _Losses, radius: float | None, drawn: Float[np.ndarray, "draws units"]
 ) -> tuple[float | None, float | None]:
-    """Bootstrap the radius over subjects; an end beyond the levels is None."""
+    """Bootstrap the radius over subjects; an end beyond the levels is None.
+
+    There is none for a radius that lies beyond the levels of enough subjects.
+    """
+    if not losses.at or (radius is not None and radius > losses.at[-1]):
+        return None, None
     shape = len(drawn), *losses.values.shape[:2]
     flat = losses.values.reshape(-1, losses.values.shape[2]).T
     present = np.isfinite(flat)
