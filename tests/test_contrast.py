@@ -7,7 +7,15 @@ import polars as pl
 import pytest
 from test_report import folder, page, record, text_of
 
-from promptseg.contrast import Arm, against_best, arms_of, contrast, oracle_gaps, ranking
+from promptseg.contrast import (
+    Arm,
+    _pairs_of_others,
+    against_best,
+    arms_of,
+    contrast,
+    oracle_gaps,
+    ranking,
+)
 from promptseg.paired import compare
 from promptseg.record import Record, RunFolder
 from promptseg.report.compared import compared
@@ -26,9 +34,10 @@ def planted(
     tasks: int = 1,
     costs: dict[Arm, float] | None = None,
     off: frozenset[Arm] = frozenset(),
+    seed: int = 1,
 ) -> RunFolder:
     """Write records in which an arm lies a gap below 0.9, with noise of every subject."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     records: list[Record] = []
     for subject in range(subjects):
         for task in range(tasks):
@@ -82,15 +91,43 @@ def test_models_are_compared_as_paired_does(tmp_path):
     assert found.p == theirs.p
 
 
-def test_the_p_of_a_table_is_corrected_for_the_table(tmp_path):
-    """Three contrasts: Holm multiplies the smallest by three."""
+def test_the_p_against_the_best_is_corrected_for_all_pairs(tmp_path):
+    """Four arms are six pairs, among which those with the best are, whichever it is."""
     third = Arm("m", "paper", "points5", "single")
     fourth = Arm("m", "paper", "points5+5", "single")
     records = planted(tmp_path, {BOX: 0.0, POINT: 0.2, third: 0.2, fourth: 0.0}).records()
     found = {one.arm: one for one in against_best(records, arms_of(records), BOX)}
 
-    assert found[POINT].p_holm == pytest.approx(3 * found[POINT].p)
+    assert found[POINT].p_holm == pytest.approx(6 * found[POINT].p)
     assert found[fourth].p_holm > 0.05
+
+
+def test_the_p_of_other_pairs_is_that_of_their_contrast(tmp_path):
+    """Two tasks, targets that some arms lack, one subject unknown in another run of it."""
+    third = Arm("m", "paper", "points5", "single")
+    whole = planted(tmp_path, {BOX: 0.0, POINT: 0.02, third: 0.01}, tasks=2, noise=0.05).records()
+    draw = pl.int_range(pl.len()).hash(1) % 7
+    for records in (whole, whole.filter(draw != 0), whole.with_columns(subject=None)):
+        arms = arms_of(records)
+        pairs = [(a, b) for n, a in enumerate(arms) for b in arms[n + 1 :]]
+        ours = [contrast(records, a, b) for a, b in pairs]
+
+        assert _pairs_of_others(records, arms) == [
+            (pytest.approx(one.p), one.cell.n_units) for one in ours
+        ]
+
+
+def test_the_best_of_equal_arms_is_seldom_called_better(tmp_path):
+    """Chosen by the scores that test it, among six alike: in at most 5 of 100 draws."""
+    alike = [Arm("m", "paper", f"points{n}", "single") for n in range(1, 7)]
+    wrong = 0
+    for seed in range(40):
+        records = planted(tmp_path / str(seed), dict.fromkeys(alike, 0.1), noise=0.05, seed=seed)
+        frame = records.records()
+        arms = arms_of(frame)
+        wrong += any((one.p_holm or 1) < 0.05 for one in against_best(frame, arms, arms[0]))
+
+    assert wrong <= 4  # of 40 tables with 5 % each, five and more come in 5 of 100
 
 
 def test_arms_that_are_alike_are_not_told_apart(tmp_path):

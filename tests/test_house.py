@@ -22,6 +22,8 @@ LAYERS = (
         "models",
         "tuned",
         "selection",
+        "interval",
+        "tolerance",
         "stats",
         "paired",
         "significance",

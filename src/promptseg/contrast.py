@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from promptseg.paired import Cell, compare, pairs_of
 from promptseg.record import with_corpus
@@ -132,10 +132,96 @@ def _contrast(
 
 
 def against_best(records: pl.DataFrame, arms: Sequence[Arm], best: Arm) -> list[Contrast]:
-    """Compare every arm with the best one; p is corrected for all of these contrasts."""
+    """Compare every arm with the best one, which the same scores may have chosen.
+
+    The best of several equal arms lies above the others by chance: p is corrected, by Holm, for
+    the contrasts of all pairs of these arms, among which those with the best are, whichever that
+    came to be.
+    """
     by_arm = _by_arm(records)
-    found = (_contrast(by_arm, arm, best) for arm in arms if arm != best)
-    return corrected([one for one in found if one is not None])
+    found = [
+        one for arm in arms if arm != best and (one := _contrast(by_arm, arm, best)) is not None
+    ]
+    others = _pairs_of_others(records, [one.arm for one in found])
+    units = [one.cell.n_units for one in found] + [n_units for _, n_units in others]
+    values = [one.p for one in found] + [p for p, _ in others]
+    tested = [i for i, is_able in enumerate(can_pass(units)) if is_able]
+    p_holm = dict(zip(tested, holm([values[i] for i in tested]), strict=True))
+    return [replace(one, p_holm=p_holm.get(i)) for i, one in enumerate(found)]
+
+
+def _pairs_of_others(records: pl.DataFrame, arms: Sequence[Arm]) -> list[tuple[float, int]]:
+    """Give p, and the number of units, of every pair of arms that shares a target."""
+    if len(arms) < 2:
+        return []
+    listed = pl.DataFrame([dict(zip(KEY, astuple(arm), strict=True)) for arm in arms])
+    numbered = with_corpus(_exact(records)).join(listed.with_row_index("arm"), on=KEY, how="inner")
+    by_image = numbered["subject"].is_null().any()
+    whole = numbered.with_columns(who=pl.col("image_id") if by_image else pl.col("subject"))
+    target = ["task", "dataset", "who", "image_id", "corpus", "target_id"]
+    dice = whole.group_by("arm", *target).agg(pl.col("dice").mean())
+    table = dice.pivot(on="arm", index=target, values="dice").sort(target)
+    values = table.select([str(number) for number in range(len(arms))]).to_numpy()
+    nest = _Nest.of(table)
+    shares = [
+        nest.shares(values[:, i] - values[:, j])
+        for i in range(len(arms))
+        for j in range(i + 1, len(arms))
+    ]
+    return [(sign_flip_p(own), len(own)) for own in shares if len(own)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nest:
+    """Which target lies in which image of a task, which of these in which unit, and so on."""
+
+    image: Int[np.ndarray, "targets"]
+    cell: Int[np.ndarray, "images"]  # a unit in a task
+    task: Int[np.ndarray, "cells"]
+    unit: Int[np.ndarray, "cells"]
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> "_Nest":
+        """Give every image, cell and unit of a table of targets its number."""
+        levels = (["task", "dataset", "who", "image_id"], ["task", "dataset", "who"])
+        rows = table.select(
+            pl.struct(levels[0]).rank("dense").cast(pl.Int64).alias("image") - 1,
+            pl.struct(levels[1]).rank("dense").cast(pl.Int64).alias("cell") - 1,
+            pl.col("task").rank("dense").cast(pl.Int64) - 1,
+            pl.struct("dataset", "who").rank("dense").cast(pl.Int64).alias("unit") - 1,
+        )
+        images = rows.unique("image").sort("image")
+        cells = rows.unique("cell").sort("cell")
+        return cls(
+            rows["image"].to_numpy(),
+            images["cell"].to_numpy(),
+            cells["task"].to_numpy(),
+            cells["unit"].to_numpy(),
+        )
+
+    def shares(self, values: Float[np.ndarray, "targets"]) -> Float[np.ndarray, "units"]:
+        """Give the part that each unit has in the mean over tasks; NaN counts as absent."""
+        images = _means(values, self.image, len(self.cell))
+        cells = _means(images, self.cell, len(self.task))
+        there = np.isfinite(cells)
+        in_task = np.bincount(self.task[there], minlength=int(self.task.max()) + 1)
+        weight = 1 / (in_task[self.task[there]] * np.count_nonzero(in_task))
+        units, place = np.unique(self.unit[there], return_inverse=True)
+        found: Float[np.ndarray, " units"] = np.bincount(
+            place, weights=cells[there] * weight, minlength=len(units)
+        )
+        return found
+
+
+def _means(
+    values: Float[np.ndarray, "n"], group: Int[np.ndarray, "n"], count: int
+) -> Float[np.ndarray, "groups"]:
+    there = np.isfinite(values)
+    number = np.bincount(group[there], minlength=count)
+    total = np.bincount(group[there], weights=values[there], minlength=count)
+    means: Float[np.ndarray, " groups"] = np.full(count, np.nan)
+    np.divide(total, number, out=means, where=number > 0)
+    return means
 
 
 def oracle_gaps(records: pl.DataFrame, arms: Sequence[Arm]) -> list[Contrast]:

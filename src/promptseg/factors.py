@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Float, Int
 from scipy import stats
 
+from promptseg.interval import LEVEL
 from promptseg.ranks import (
     STRATUM,
     Products,
@@ -25,7 +26,7 @@ from promptseg.ranks import (
 )
 from promptseg.record import with_corpus
 from promptseg.significance import holm
-from promptseg.stats import COMBINATION, FEWEST, LEVEL, jitter_label
+from promptseg.stats import COMBINATION, FEWEST, jitter_label
 
 # what every attribute is corrected for; one of a family stands for it
 TOGETHER = (

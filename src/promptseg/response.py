@@ -8,15 +8,17 @@ targets, exact and jittered, averaged by subject.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float, UInt16
 
+from promptseg.interval import bootstrap_interval, t_interval
 from promptseg.record import with_corpus
-from promptseg.stats import DRAWS, FEWEST, MANY, bootstrap_interval, t_interval
+from promptseg.stats import DRAWS, FEWEST, MANY
+from promptseg.tolerance import radius_interval, tolerance_radius
 
-LOST = 0.05  # DICE, at which the tolerance ends
 # shares of sqrt(area) at which jitter in pixels is told
 RELATIVE = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
 ALL = "all tasks"
@@ -67,9 +69,9 @@ def responses(
     Losses are averaged over seeds, then target -> image -> subject -> task, and over tasks.
     Intervals are over subjects: Student's t below thirty, the percentile bootstrap from there, none
     below five. The tolerance radius is where the mean loss first reaches 0.05, between two levels
-    by a straight line, and from no loss at no jitter; its interval is the percentile bootstrap
-    over subjects. Where the curve never loses so much there is none, and one may say only that it
-    lies beyond the last level.
+    by a straight line, and from no loss at no jitter; its interval is that of the curve turned
+    round (t), or the bootstrap's. Where the curve never loses so much there is none, and one may
+    say only that it lies beyond the last level.
 
     Parameters
     ----------
@@ -170,6 +172,7 @@ class _Losses:
 
     at: tuple[float, ...]
     values: Float[np.ndarray, "levels tasks units"]
+    of_dataset: tuple[int, ...]  # units of each data set, which lie one after another
     exact: Float[np.ndarray, "tasks units"]  # DICE of the targets of the last level
     n_targets: tuple[int, ...]
     by_image: bool
@@ -181,12 +184,16 @@ def _losses(pairs: pl.DataFrame, scope: Sequence[str]) -> dict[Key, _Losses]:
     who = pl.when(by_image).then("image_id").otherwise("subject")
     unit = (*GROUP, "task", *LEVEL, "by_image", "who")
     means = (
-        pairs.with_columns(by_image=by_image, who=pl.concat_str("dataset", who, separator="\n"))
+        pairs.with_columns(by_image=by_image, who=pl.struct("dataset", who=who))
         .group_by(*unit, "image_id", maintain_order=True)
         .agg(pl.col("loss", "exact").mean())
         .group_by(unit, maintain_order=True)
         .agg(pl.col("loss", "exact").mean())
-        .with_columns(place=_number("task"), who=_number("who"))
+        .with_columns(
+            place=_number("task"),
+            who=_number("who"),
+            of=pl.col("who").struct.field("dataset"),
+        )
     )
     targets = pairs.select(*GROUP, *LEVEL, "task", "corpus", "target_id").unique()
     counts = targets.group_by(*scope, *LEVEL).len().partition_by(scope, as_dict=True)
@@ -205,7 +212,10 @@ def _of_group(means: pl.DataFrame, counts: pl.DataFrame) -> _Losses:
         levels.with_row_index("row"), on=LEVEL, how="left", maintain_order="left"
     )["row"]
     tasks, place = np.unique(means["place"].to_numpy(), return_inverse=True)
-    units, column = np.unique(means["who"].to_numpy(), return_inverse=True)
+    units, first, column = np.unique(
+        means["who"].to_numpy(), return_index=True, return_inverse=True
+    )
+    datasets = means["of"].gather(first.tolist())
     values = np.full((2, len(levels), len(tasks), len(units)), np.nan)
     values[:, row.to_numpy(), place, column] = means.select("loss", "exact").to_numpy().T
     kept = [i for i, one in enumerate(values[0]) if np.isfinite(one).any(axis=1).all()]
@@ -214,6 +224,7 @@ def _of_group(means: pl.DataFrame, counts: pl.DataFrame) -> _Losses:
     return _Losses(
         at=tuple(at[i] for i in kept),
         values=values[0][kept],
+        of_dataset=tuple(len(list(own)) for _, own in groupby(datasets)),
         exact=values[1][last],
         n_targets=tuple(n_targets[i] for i in kept),
         by_image=bool(means["by_image"].any()),
@@ -228,13 +239,17 @@ def _by_group(losses: Mapping[Key, _Losses]) -> dict[Key, dict[str, _Losses]]:
     return found
 
 
-def _resamples(seed: int) -> Callable[[int], UInt16[np.ndarray, "draws units"]]:
-    """Draw units again, the same draws wherever there are as many."""
+Draws = Callable[[tuple[int, ...]], UInt16[np.ndarray, "draws units"]]
+
+
+def _resamples(seed: int) -> Draws:
+    """Draw units again within data sets, the same draws wherever there are as many."""
 
     @cache
-    def drawn(n_units: int) -> UInt16[np.ndarray, "draws units"]:
+    def drawn(of_dataset: tuple[int, ...]) -> UInt16[np.ndarray, "draws units"]:
         rng = np.random.default_rng(seed)
-        return rng.multinomial(n_units, [1 / n_units] * n_units, size=DRAWS).astype(np.uint16)
+        parts = [rng.multinomial(n, [1 / n] * n, size=DRAWS) for n in of_dataset]
+        return np.concatenate(parts, axis=1).astype(np.uint16)
 
     return drawn
 
@@ -243,9 +258,10 @@ def _response(
     group: Key,
     task: str,
     losses: _Losses,
-    draws: Callable[[int], UInt16[np.ndarray, "draws units"]],
+    draws: Draws,
 ) -> Response:
-    drawn = draws(losses.values.shape[2]).astype(np.float64)
+    few = not losses.at or _fewest(losses.values[0]) < MANY
+    drawn = None if few else draws(losses.of_dataset).astype(np.float64)
     levels = tuple(
         _level(at, values, drawn, count)
         for at, values, count in zip(losses.at, losses.values, losses.n_targets, strict=True)
@@ -287,12 +303,12 @@ def _fewest(values: Float[np.ndarray, "*tasks units"]) -> int:
 def _level(
     at: float,
     values: Float[np.ndarray, "tasks units"],
-    drawn: Float[np.ndarray, "draws units"],
+    drawn: Float[np.ndarray, "draws units"] | None,
     n_targets: int,
 ) -> Level:
     lo: float | None = None
     hi: float | None = None
-    if _fewest(values) >= MANY:
+    if drawn is not None and _fewest(values) >= MANY:
         lo, hi = bootstrap_interval(values, drawn)
     elif _fewest(values) >= FEWEST:
         lo, hi = t_interval(values)
@@ -306,49 +322,11 @@ def _level(
     )
 
 
-def tolerance_radius(at: Sequence[float], losses: Float[np.ndarray, "levels"]) -> float | None:
-    """Find where a curve of losses first reaches 0.05, by straight lines from (0, 0).
-
-    None: within the levels it does not.
-    """
-    return _within(float(_radii(at, losses[None])[0]))
-
-
-def _radii(at: Sequence[float], curves: Float[np.ndarray, "n levels"]) -> Float[np.ndarray, "n"]:
-    """Find the tolerance radius of many curves; infinite where it lies beyond the levels."""
-    found = np.full(len(curves), np.inf)
-    before_at, before = 0.0, np.zeros(len(curves))
-    for here, loss in zip(at, curves.T, strict=True):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            between = before_at + (LOST - before) / (loss - before) * (here - before_at)
-        is_here = (loss == before) | (here == before_at)
-        reached = (loss >= LOST) & np.isinf(found)
-        found[reached] = np.where(is_here, here, between)[reached]
-        before_at, before = here, loss
-    return found
-
-
 def _radius_interval(
-    losses: _Losses, radius: float | None, drawn: Float[np.ndarray, "draws units"]
+    sure: _Losses, radius: float | None, drawn: Float[np.ndarray, "draws units"] | None
 ) -> tuple[float | None, float | None]:
-    """Bootstrap the radius over subjects; an end beyond the levels is None.
-
-    There is none for a radius that lies beyond the levels of enough subjects.
-    """
-    if not losses.at or (radius is not None and radius > losses.at[-1]):
+    """Give the interval of a radius; none if it lies beyond the levels of enough subjects."""
+    if not sure.at or (radius is not None and radius > sure.at[-1]):
         return None, None
-    shape = len(drawn), *losses.values.shape[:2]
-    flat = losses.values.reshape(-1, losses.values.shape[2]).T
-    present = np.isfinite(flat)
-    with np.errstate(invalid="ignore"):
-        means = (drawn @ np.where(present, flat, 0.0)) / (drawn @ present)
-    curves = means.reshape(shape).mean(axis=2)
-    curves = curves[np.isfinite(curves).all(axis=1)]
-    if not len(curves):
-        return None, None
-    lo, hi = np.quantile(_radii(losses.at, curves), [0.025, 0.975], method="inverted_cdf")
-    return _within(float(lo)), _within(float(hi))
-
-
-def _within(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    few = _fewest(sure.values) < MANY
+    return radius_interval(sure.at, sure.values, None if few else drawn)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from promptseg.stats import FEWEST, LEVEL
+from promptseg.interval import LEVEL
+from promptseg.stats import FEWEST
 
 ENUMERATED = 16  # up to so many units all sign flips are gone through ...
 FLIPS = 20_000  # ... and beyond, so many are drawn

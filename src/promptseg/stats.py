@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, UInt16
 
+from promptseg.interval import bootstrap_interval, t_interval
 from promptseg.record import IDENTITY
 
 Method = Literal["t", "bootstrap"]
 Note = Literal["few", "subject values", "by image"]
 UnitKey = tuple[str, str]  # (dataset, subject), or (dataset, image_id) where subjects are unknown
 
-LEVEL = 0.95
 FEWEST = 5  # below, subject values instead of an interval
 FEW = 12  # below, the interval is marked
 MANY = 30  # from here, the percentile bootstrap
@@ -364,37 +364,3 @@ def _interval(
     if means.smallest >= FEWEST:
         return "t", t_interval(means.values)
     return None, (None, None)
-
-
-def t_interval(values: Float[np.ndarray, "tasks units"]) -> tuple[float, float]:
-    """Student's t interval of the mean over tasks of means over units, NaN where a task lacks one.
-
-    For one task this is the textbook interval, mean ± t s / √n. Reference: as `estimate`.
-    """
-    from scipy.special import stdtrit
-
-    n = np.isfinite(values).sum(axis=1, keepdims=True)
-    means = np.nanmean(values, axis=1, keepdims=True)
-    # what each unit adds to the error of the whole: a unit in several tasks is one, not several
-    shares = np.nansum((values - means) / np.sqrt(n * (n - 1)), axis=0) / len(values)
-    half = float(stdtrit(n.min() - 1, (1 + LEVEL) / 2) * np.sqrt((shares**2).sum()))
-    centre = float(means.mean())
-    return centre - half, centre + half
-
-
-def bootstrap_interval(
-    values: Float[np.ndarray, "tasks units"], weights: Float[np.ndarray, "draws units"]
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over tasks of means over units.
-
-    `weights` says how often each unit comes up in each draw. Reference: as `estimate`.
-    """
-    present = np.isfinite(values)
-    drawn = weights @ present.T
-    # a draw without any unit of a task has no mean for it, and does not count
-    with np.errstate(invalid="ignore"):
-        means = (weights @ np.where(present, values, 0.0).T) / drawn
-    estimates = means.mean(axis=1)
-    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    lo, hi = np.quantile(estimates[np.isfinite(estimates)], tails)
-    return float(lo), float(hi)

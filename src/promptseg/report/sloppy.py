@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptseg.report.words import fraction, plural
-from promptseg.response import ALL, LOST, Level, Response
+from promptseg.response import ALL, Level, Response
+from promptseg.tolerance import LOST
 
 WIDTH, HEIGHT = 560.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 10.0, 40.0

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from promptseg.stats import FEWEST, LEVEL, MANY
+from promptseg.interval import LEVEL
+from promptseg.stats import FEWEST, MANY
 
 Verdict = Literal["reaches", "few sizes", "few subjects", "flat", "falls", "wide"]
 Unit = tuple[str, str]  # (dataset, subject), or (dataset, image_id) where images are split
