@@ -264,3 +264,30 @@ def test_a_partial_effect_is_not_given_to_an_attribute_that_resembles_it():
 
     assert own[-1] - own[0] > 0.35
     assert np.ptp(other) < 0.1
+
+
+def test_subjects_whose_only_target_is_alone_in_its_data_set_are_no_evidence():
+    """Twenty sets of one target each beside one of six subjects: nothing becomes surer by them."""
+    rng = np.random.default_rng(4)
+    records, attributes = planted(rng, subjects=6, images=8, effect=0.5)
+    singles = [planted(rng, subjects=1, images=1, dataset=f"single{n}") for n in range(20)]
+    more = [pl.concat([records, *(one[0] for one in singles)])]
+    more += [pl.concat([attributes, *(one[1] for one in singles)])]
+    (alone,), (together,) = factors(records, attributes), factors(*more)
+
+    assert (alone.n_units, together.n_units) == (6, 6)
+    assert together.n_targets == alone.n_targets + 20
+    for before, after in zip(alone.rows, together.rows, strict=True):
+        expected = pytest.approx([before.rho, before.lo, before.hi, before.p])
+        assert [after.rho, after.lo, after.hi, after.p] == expected
+
+
+def test_five_subjects_are_not_made_up_of_lone_ones():
+    """Two in one set and three alone: two."""
+    rng = np.random.default_rng(4)
+    parts = [planted(rng, subjects=2, images=10)]
+    parts += [planted(rng, subjects=1, images=1, dataset=f"single{n}") for n in range(3)]
+    (found,) = factors(pl.concat([one[0] for one in parts]), pl.concat([one[1] for one in parts]))
+
+    assert found.n_units == 2
+    assert all(row.p is None and row.lo is None for row in found.rows)

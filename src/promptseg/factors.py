@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from promptseg.interval import LEVEL
@@ -71,7 +71,7 @@ class Factors:
     selection: str
     off_protocol: bool
     n_targets: int
-    n_units: int  # subjects; images where a subject is unknown
+    n_units: int  # subjects (images where a subject is unknown) that are not alone in a stratum
     by_image: bool
     n_strata: int
     n_left_out: int  # targets of which an attribute is undefined
@@ -116,7 +116,8 @@ def factors(records: pl.DataFrame, attributes: pl.DataFrame) -> list[Factors]:
     attributes held (from the inverse of the correlation matrix), after ranks were taken within
     data set and modality. One modality is thus compared with itself, a category and no number.
     Intervals and p are by leaving out one subject at a time (jackknife) on Fisher's scale, with
-    Student's t; there are none below five subjects. p is corrected by Holm for all rows that are
+    Student's t; there are none below five subjects, of which those do not count whose only targets
+    are alone in their data set and modality. p is corrected by Holm for all rows that are
     on-protocol together.
 
     Parameters
@@ -155,7 +156,7 @@ def _of_group(key: Mapping[str, object], frame: pl.DataFrame) -> Factors:
         selection=str(key["selection"]),
         off_protocol=bool(key["off_protocol"]),
         n_targets=whole.height,
-        n_units=whole["unit"].n_unique(),
+        n_units=int(ranks.telling().sum()),
         by_image=bool(whole["by_image"].any()),
         n_strata=whole.select(STRATUM).n_unique(),
         n_left_out=frame.height - whole.height,
@@ -264,8 +265,10 @@ def _rows(ranks: Ranks) -> Iterator[Factor]:
     products = ranks.products()
     total = products.total()
     rho, alone, inflation = partial(total), simple(total), variance_inflation(total)
-    spread = _spread(products, rho) if ranks.n_units >= FEWEST else np.full(len(rho), np.nan)
-    t = float(stats.t.ppf(0.5 + LEVEL / 2, max(1, ranks.n_units - 1)))
+    telling = ranks.telling()
+    n = int(telling.sum())
+    spread = _spread(products, telling) if n >= FEWEST else np.full(len(rho), np.nan)
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, max(1, n - 1)))
     for place, name in enumerate(ranks.names, start=1):
         value, error = float(rho[place]), float(spread[place])
         row = Factor(attribute=name, rho=_known(value))
@@ -279,7 +282,7 @@ def _rows(ranks: Ranks) -> Iterator[Factor]:
                     row,
                     lo=float(np.tanh(z - t * error)),
                     hi=float(np.tanh(z + t * error)),
-                    p=float(2 * stats.t.sf(abs(z) / error, ranks.n_units - 1)),
+                    p=float(2 * stats.t.sf(abs(z) / error, n - 1)),
                 )
         yield row
 
@@ -288,9 +291,9 @@ def _known(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _spread(products: Products, rho: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
-    """Estimate standard errors on Fisher's scale, by leaving out one unit at a time."""
-    left = partial_each(products.without_each())
+def _spread(products: Products, telling: Bool[np.ndarray, "units"]) -> Float[np.ndarray, "k"]:
+    """Estimate standard errors on Fisher's scale, by leaving out one telling unit at a time."""
+    left = partial_each(products.without_each()[telling])
     z = np.arctanh(np.clip(left, -SURELY, SURELY))
     n = len(z)
     spread: Float[np.ndarray, " k"] = np.sqrt((n - 1) / n * ((z - z.mean(0)) ** 2).sum(0))

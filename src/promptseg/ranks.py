@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 STRATUM = ("dataset", "modality")
 AT_ONCE = 1 << 22  # numbers held in memory for units left out
@@ -43,6 +43,13 @@ class Ranks:
     def n_units(self) -> int:
         """Number of subjects, or images."""
         return int(self.unit.max()) + 1 if len(self.unit) else 0
+
+    def telling(self) -> Bool[np.ndarray, "units"]:
+        """Tell which units have a target in a stratum of several; one alone says nothing."""
+        several = np.bincount(self.stratum)[self.stratum] > 1
+        found: Bool[np.ndarray, " units"] = np.zeros(self.n_units, dtype=bool)
+        found[self.unit[several]] = True
+        return found
 
     def products(self) -> "Products":
         """Sum up what correlations need, unit by unit."""
