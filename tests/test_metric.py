@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 
 from promptseg.mask import to_rle
 from promptseg.metric import (
+    BorderDistances,
     Scores,
     border_distances,
     boundary_band_px,
@@ -573,3 +574,11 @@ def test_a_table_refuses_an_empty_reference_and_unequal_sizes():
         dice_table([full], [full, empty])
     with pytest.raises(ValueError, match="one size"):
         dice_table([full], [to_rle(np.ones((4, 5), dtype=bool))])
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=400))
+def test_hd95_is_the_percentile_of_numpy_to_the_last_bit(values: list[float]):
+    """Interpolated linearly, whatever the number of border pixels and their order."""
+    distances = BorderDistances(np.array(values), np.zeros(1))
+
+    assert distances.hd95 == np.percentile(values, 95, method="linear")

@@ -76,8 +76,7 @@ class BorderDistances:
         ----------
         Maier-Hein et al. 2024, https://doi.org/10.1038/s41592-023-02151-z
         """
-        directed = (self.from_pred, self.from_reference)
-        return max(float(np.percentile(d, 95, method="linear")) for d in directed)
+        return max(_percentile_95(self.from_pred), _percentile_95(self.from_reference))
 
     @property
     def assd(self) -> float:
@@ -164,9 +163,12 @@ def score(
     band_px = boundary_band_px(pred.shape[0], pred.shape[1])
     pred, reference = _crop_to_union(pred, reference)
     distances = border_distances(pred, reference, spacing_yx)
+    both = int(np.count_nonzero(pred & reference))
+    either = int(np.count_nonzero(pred | reference))
+    overlap = 2 * both / (either + both)
     return Scores(
-        dice=dice(pred, reference),
-        jaccard=jaccard(pred, reference),
+        dice=overlap,
+        jaccard=both / either,
         hd=distances.hd if distances else None,
         hd95=distances.hd95 if distances else None,
         assd=distances.assd if distances else None,
@@ -174,7 +176,7 @@ def score(
         nsd=distances.nsd(nsd_tolerance) if distances else 0.0,
         nsd_tolerance=nsd_tolerance,
         boundary_iou=_band_iou(pred, reference, band_px),
-        conformity=conformity(pred, reference),
+        conformity=(3 * overlap - 2) / overlap if both else None,
         distance_unit=unit,
     )
 
@@ -291,6 +293,15 @@ def _rim(
         borderValue=0,  # what is outside the array is outside the mask: a crop changes nothing
     )
     return np.asarray(mask & (core == 0))
+
+
+def _percentile_95(distances: Float64[np.ndarray, "n"]) -> float:
+    """Interpolate between two values, to the last bit as `np.percentile` does, and quicker."""
+    place = 0.95 * (len(distances) - 1)
+    below = int(place)
+    above, share = min(below + 1, len(distances) - 1), place - below
+    low, high = np.partition(distances, (below, above))[[below, above]]
+    return float(low + share * (high - low) if share < 0.5 else high - (high - low) * (1 - share))
 
 
 def _crop_to_union(pred: Mask, reference: Mask) -> tuple[Mask, Mask]:
