@@ -1,7 +1,9 @@
 """The loop: every image embedded once, every answer scored, nothing lost."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import fakes
@@ -10,10 +12,11 @@ import pytest
 from phantom import phantom, write_phantoms
 
 from promptseg.evaluation import evaluate
+from promptseg.jitter import Jitter
 from promptseg.mask import from_rle
 from promptseg.model import Candidates
 from promptseg.plan import Plan
-from promptseg.prompt import from_json
+from promptseg.prompt import box_of, from_json, points_of
 from promptseg.record import Record
 from promptseg.sample import Listed, Sample, Target, Unreadable, regroup
 from promptseg.strategy import STRATEGIES, Strategy
@@ -251,3 +254,119 @@ def test_a_selection_that_a_model_neither_claims_nor_has_has_no_records():
     assert {(r.selection, r.outcome) for r in claiming} == {
         ("single", "ok"), ("oracle", "failed"), ("predicted", "failed")
     }  # fmt: skip
+
+
+POINTS_AND_BOX = tuple(STRATEGIES[name] for name in ("point1", "points5", "points5+5", "box"))
+
+
+@dataclasses.dataclass
+class _Timed(fakes.Fake):
+    """A model for which a clock of its own goes on: 1 ms a click, 50 ms a box, 7 ms an image."""
+
+    now: float = 0.0
+    batches: list[int] = dataclasses.field(default_factory=list)
+
+    def embed(self, images: Sequence[fakes.Image]) -> list[fakes.Image]:
+        self.now += 7e-3
+        return fakes.Fake.embed(self, images)
+
+    def segment(self, embedding: fakes.Image, prompts: Sequence[fakes.Prompt]) -> list[Candidates]:
+        self.batches.append(len(prompts))
+        for prompt in prompts:
+            clicks = points_of(prompt)
+            boxed = 50 * (box_of(prompt) is not None)
+            self.now += 1e-3 * (boxed + (0 if clicks is None else len(clicks.xy)))
+        return fakes.Fake.segment(self, embedding, prompts)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_time_of_a_prompt_is_that_of_its_strategy(
+    batch_size: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever is asked beside it; a jittered prompt goes with its strategy."""
+    model = _Timed("timed", fakes.filled_box)
+    monkeypatch.setattr(time, "perf_counter", lambda: model.now)
+    jitter = (Jitter("shift", "px", 1, 2), Jitter("centre", "px", 1, 2))
+    plan = Plan(POINTS_AND_BOX, jitter=jitter, batch_size=batch_size)
+    records = _records([_sample(0), _sample(1)], model, plan)
+    told = {(r.strategy, round(r.embed_ms or 0, 6), round(r.decode_ms or 0, 6)) for r in records}
+
+    assert told == {
+        ("point1", 7, 1), ("points5", 7, 5), ("points5+5", 7, 10), ("box", 7, 50)
+    }  # fmt: skip
+    assert {r.strategy for r in records if r.jitter_mode} == {
+        "points5",
+        "points5+5",
+        "point1",
+        "box",
+    }
+    assert max(model.batches) == min(batch_size, 4), "two targets, exact and jittered"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_records_and_prompts_come_in_the_order_in_which_was_asked(batch_size: int):
+    """By target, then strategy, then jitter: however they were grouped to be decoded."""
+    jitter = (Jitter("shift", "px", 1, 2), Jitter("shift", "px", 4, 5))
+    plan = Plan(POINTS_AND_BOX, jitter=jitter, batch_size=batch_size, workers=2)
+    (one,) = evaluate([_sample()], fakes.reference(), plan)
+    asked = [
+        (target, strategy.name, question.jitter.lo if question.jitter else None, selection)
+        for target in sorted(target.target_id for target in regroup(_sample().targets, "class"))
+        for strategy in POINTS_AND_BOX
+        for question in plan.questions(strategy)
+        for selection in plan.selections
+    ]
+
+    assert [(r.target_id, r.strategy, r.jitter_lo, r.selection) for r in one.records] == asked
+    assert [row.prompt_id for row in one.prompts] == list(
+        dict.fromkeys(r.prompt_id for r in one.records)
+    )
+
+
+class _Lazy(Executor):
+    """Workers that score nothing until they are waited for."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.left = 0
+
+    def submit(self, work: Callable[..., object], *of: object) -> Future[object]:
+        pool = self
+
+        class _Later(Future[object]):
+            def result(self, timeout: float | None = None) -> object:
+                if not self.done():
+                    pool.left -= size
+                    self.set_result(work(*of))
+                return super().result(timeout)
+
+        size = len(of[-1]) if work.__name__ == "_score_all" else 0  # type: ignore[arg-type]
+        self.left += size
+        return _Later()
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (2, 1), (2, 3)])
+def test_the_model_waits_for_those_that_score(
+    batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Answers in memory are bounded: a batch per worker, and the one that is being decoded."""
+    pools: list[_Lazy] = []
+    waiting: list[int] = []
+
+    def pool(*_: object, **__: object) -> _Lazy:
+        pools.append(_Lazy())
+        return pools[-1]
+
+    class _Watching(fakes.Fake):
+        def segment(
+            self, embedding: fakes.Image, prompts: Sequence[fakes.Prompt]
+        ) -> list[Candidates]:
+            waiting.append(pools[0].left)
+            return fakes.Fake.segment(self, embedding, prompts)
+
+    monkeypatch.setattr("promptseg.evaluation.ThreadPoolExecutor", pool)
+    plan = Plan(POINTS_AND_BOX, batch_size=batch_size, workers=workers)
+    (one,) = evaluate([_sample()], _Watching("watching", fakes.the_reference), plan)
+
+    assert max(waiting) == batch_size * workers
+    assert len(one.records) == 2 * 4 * 3
+    assert {r.outcome for r in one.records} == {"ok"}

@@ -8,7 +8,7 @@ import numpy as np
 from test_report import Tags, folder, page, record, text_of
 
 from promptseg.contrast import Arm, Place
-from promptseg.report.frontier import frontier
+from promptseg.report.frontier import Frontier, frontier
 
 
 def run_of(path: Path, means: dict[tuple[str, str, str], float], *, subjects: int = 8, **known):
@@ -130,21 +130,76 @@ def test_distributions_count_subjects_images_and_targets(tmp_path):
     assert html.count('class="body"') == 2, "4 subjects are dots"
 
 
+def placed(*rows: tuple[str, str, float, float]) -> list[Place]:
+    """Make places of (model, strategy / selection, DICE, time), the best first."""
+    return [
+        Place(
+            arm=Arm(model, "paper", *how.split("/")), dice=dice, rank=rank, first=None,
+            rank_lo=None, rank_hi=None, embed_ms=time, decode_ms=0.0,
+            is_frontier=not any(d > dice and t <= time for _, _, d, t in rows),
+        )
+        for rank, (model, how, dice, time) in enumerate(rows, start=1)
+    ]  # fmt: skip
+
+
+def drawn_of(*rows: tuple[str, str, float, float]) -> Frontier:
+    """Draw places."""
+    drawn = frontier(placed(*rows), lambda arm: f"{arm.model} {arm.strategy} {arm.selection}")
+    assert drawn is not None
+    return drawn
+
+
 def test_the_frontier_is_drawn_through_those_that_nobody_beats():
     """The dear and good, and the cheap and worse; what is dear and worse lies below the steps."""
-    rows = [("a", 0.9, 400.0, True), ("b", 0.8, 100.0, True), ("c", 0.7, 300.0, False)]
-    places = [
-        Place(
-            arm=Arm(name, "paper", "box", "single"), dice=dice, rank=rank, first=None, rank_lo=None,
-            rank_hi=None, embed_ms=time, decode_ms=0.0, is_frontier=on,
-        )
-        for rank, (name, dice, time, on) in enumerate(rows, start=1)
-    ]  # fmt: skip
-    drawn = frontier(places, lambda arm: arm.model)
-
-    assert drawn is not None
+    box = "box/single"
+    drawn = drawn_of(("a", box, 0.9, 400.0), ("b", box, 0.8, 100.0), ("c", box, 0.7, 300.0))
     at = {point.number: point for point in drawn.points}
+
     assert at[2].x < at[3].x < at[1].x
     assert at[1].y < at[2].y < at[3].y
     assert drawn.path == f"M{at[2].x:.1f} {at[2].y:.1f}H{at[1].x:.1f}V{at[1].y:.1f}"
-    assert frontier(places[:1], lambda arm: arm.model) is None
+    assert frontier(placed(("a", box, 0.9, 400.0)), lambda arm: arm.model) is None
+
+
+def test_a_model_whose_prompts_cost_the_same_is_one_point_and_this_is_said():
+    """Its best; of a model whose costs differ every prompt is one, by its best selection."""
+    drawn = drawn_of(
+        ("n", "box/single", 0.9, 400.0), ("m", "box/single", 0.8, 100.0),
+        ("m", "box/predicted", 0.7, 100.0), ("m", "point1/single", 0.6, 101.0),
+        ("n", "point1/predicted", 0.5, 300.0), ("n", "point1/single", 0.4, 300.0),
+    )  # fmt: skip
+
+    assert {point.number for point in drawn.points} == {1, 2, 5}
+    assert drawn.notes == ("All 2 prompts of m cost the same: its best is drawn.",)
+
+
+def test_where_all_cost_the_same_this_is_said_and_nothing_is_drawn():
+    """Two models and two prompts within five percent."""
+    drawn = drawn_of(("m", "box/single", 0.9, 102.0), ("n", "point1/single", 0.7, 100.0))
+
+    assert drawn.points == ()
+    assert "cost the same, about 102 ms" in drawn.notes[0]
+
+
+def test_no_label_of_the_frontier_lies_on_another_or_on_a_point():
+    """Twenty-four arms, most of them at one place; every label is within the axes."""
+    crowd = [(f"m{i}", "box/single", 0.8 - 1e-4 * i, 100.0 + 0.01 * i) for i in range(23)]
+    drawn = drawn_of(("best", "box/single", 0.9, 400.0), *crowd)
+    labels = [(p.label_x, p.label_y, 7.0 * len(str(p.number))) for p in drawn.points]
+
+    assert len(labels) == 24
+    for i, (x, y, width) in enumerate(labels):
+        assert drawn.left <= x <= drawn.right
+        assert drawn.top <= y <= drawn.bottom
+        for other_x, other_y, other_width in labels[:i]:
+            assert abs(x - other_x) >= (width + other_width) / 2 or abs(y - other_y) >= 10
+        for point in drawn.points:
+            assert abs(x - point.x) >= width / 2 + 5 or abs(y - point.y) >= 10
+
+
+def test_the_costs_name_the_device(tmp_path):
+    """Times of a laptop are no times of a server."""
+    means = {("m", "box", "liver"): 0.9, ("n", "box", "liver"): 0.8}
+    text = text_of(page(tmp_path, run_of(tmp_path / "r", means)))
+
+    assert "Times are of the machine that made the runs (device: cpu), under its load." in text

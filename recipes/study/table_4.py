@@ -4,7 +4,7 @@ python recipes/study/table_4.py RUN... --out DIR
 
 The paper's table gives seconds for the image encoder, for a prompt, and for everything. Here they
 are medians and quartiles of what the runs measured on their device: the encoder once per image,
-the decoder per prompt (of all strategies and jitter: they are decoded together), everything per
+the decoder per prompt (over all strategies and jitter), everything per
 image; scoring is in none. Times are of the machine that made a run, and of what else it did then:
 compare runs of one machine. Needs: runs of kind `prompts`, and
 `everything` for its rows.

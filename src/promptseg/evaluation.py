@@ -6,10 +6,10 @@ The loop knows no files; `promptseg.run` takes it over a corpus and into a run f
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import repeat
 from typing import Any
 
 from promptseg.attributes import AttributeRow, described
@@ -58,6 +58,15 @@ def evaluate(
             yield waiting.popleft().finish()
 
 
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """Answers that are being scored; `places` say where their records stand among an image's."""
+
+    future: Future[list[Scored]]
+    places: Iterable[int]
+    n_prompts: int  # whose answers are in memory until then
+
+
 @dataclass(slots=True)
 class _Begun:
     """An image whose answers are being scored."""
@@ -65,12 +74,27 @@ class _Begun:
     image_id: str
     failed: list[Record] = field(default_factory=list)
     prompts: list[PromptRow] = field(default_factory=list)
-    scored: list[Future[list[Scored]]] = field(default_factory=list)
+    scored: list[_Scoring] = field(default_factory=list)
     attributes: Future[list[AttributeRow]] | None = None
 
+    def wait(self, most: int) -> None:
+        """Wait until the answers to no more than so many prompts are left to be scored."""
+        left = [one for one in self.scored if not one.future.done()]
+        n_left = sum(one.n_prompts for one in left)
+        for one in left:
+            if n_left <= most:
+                return
+            one.future.result()
+            n_left -= one.n_prompts
+
     def finish(self) -> Evaluated:
-        """Wait for the scores."""
-        done = [one for future in self.scored for one in future.result()]
+        """Wait for the scores, and bring them into the order in which was asked."""
+        placed = [
+            pair
+            for one in self.scored
+            for pair in zip(one.places, one.future.result(), strict=False)
+        ]
+        done = [one for _, one in sorted(placed, key=lambda pair: pair[0])]
         records = [*self.failed, *(record for one in done for record in one.records)]
         # strategies may come to the same prompt: of a one-pixel object, or jittered into a corner
         prompts = {row.prompt_id: row for row in self.prompts}
@@ -119,19 +143,20 @@ class _Loop:
         for strategy in plan.strategies:
             if strategy.make is None:
                 self._find_everything(begun, sample, targets, strategy, embedded)
-        asked = self._asked(begun, sample, targets)
-        while chunk := list(islice(asked, plan.batch_size)):
-            begun.prompts.extend(map(_prompt_row, chunk))
+        asked = list(self._asked(begun, sample, targets))
+        begun.prompts.extend(map(_prompt_row, asked))
+        for places in _chunks(asked, plan.batch_size):
+            chunk = [asked[place] for place in places]
             answers, decode_ms = self._decode(embedded, chunk)
             timed = [item.timed(embedded.ms, decode_ms) for item in chunk]
-            self._submit(begun, _score_all, self.scorer, sample, timed, answers)
+            future = self.pool.submit(_score_all, self.scorer, sample, timed, answers)
+            self._scoring(begun, _Scoring(future, places, len(chunk)))
         return begun
 
-    def _submit(self, begun: _Begun, score: Callable[..., list[Scored]], *of: Any) -> None:
-        """Have answers scored; of an image no more wait than there are workers, and one."""
-        begun.scored.append(self.pool.submit(score, *of))
-        if len(begun.scored) > self.scorer.plan.workers:
-            begun.scored[-1 - self.scorer.plan.workers].result()
+    def _scoring(self, begun: _Begun, scoring: _Scoring) -> None:
+        """Keep what is being scored; of an image no more than a batch per worker may wait."""
+        begun.scored.append(scoring)
+        begun.wait(self.scorer.plan.workers * self.scorer.plan.batch_size)
 
     def _embed(self, sample: Sample) -> _Embedded:
         start = time.perf_counter()
@@ -213,7 +238,23 @@ class _Loop:
             return
         decode_ms = 1e3 * (time.perf_counter() - start)
         draft = replace(draft, embed_ms=embedded.ms, decode_ms=decode_ms)
-        self._submit(begun, _score_survivors, self.scorer, sample, targets, draft, found, question)
+        future = self.pool.submit(
+            _score_survivors, self.scorer, sample, targets, draft, found, question
+        )
+        self._scoring(begun, _Scoring(future, repeat(-1), plan.batch_size))  # before all prompts
+
+
+def _chunks(asked: Sequence[Asked], most: int) -> Iterator[list[int]]:
+    """Group the places of prompts that are decoded together: of one strategy, jittered or not.
+
+    The time of a group is thus that of its strategy.
+    """
+    of_strategy: dict[Strategy, list[int]] = {}
+    for place, item in enumerate(asked):
+        of_strategy.setdefault(item.question.strategy, []).append(place)
+    for places in of_strategy.values():
+        for start in range(0, len(places), most):
+            yield places[start : start + most]
 
 
 def _describe_all(sample: Sample, targets: Sequence[Target]) -> list[AttributeRow]:

@@ -30,9 +30,13 @@ def load_run(*paths: str | Path) -> "pl.DataFrame":
 
     Examples
     --------
+    Rows are answers: a mean over them mixes jittered prompts with exact ones, and counts subjects
+    with many targets for more. `promptseg.stats.estimate` averages targets, images and subjects.
+
+    >>> from promptseg.stats import estimate
     >>> frame = load_run("heart.run")  # doctest: +SKIP
-    >>> frame.filter(strategy="box", selection="single").group_by("task").agg(
-    ...     pl.col("dice").mean())  # doctest: +SKIP
+    >>> boxes = frame.filter(pl.col("jitter_mode").is_null(), strategy="box")  # doctest: +SKIP
+    >>> frame_of(estimate(boxes, "dice")).select("task", "value", "lo", "hi")  # doctest: +SKIP
     """
     import polars as pl
 

@@ -42,7 +42,7 @@ class Plan:
     max_targets: int | None = None  # per image, drawn by the first seed
     nsd_tolerance: float = 2.0
     save_masks: SaveMasks = "selected"
-    batch_size: int = 64  # prompts that are decoded, and scored, at a time
+    batch_size: int = 64  # prompts of one strategy that are decoded, and scored, at a time at most
     workers: int = 1  # threads that score while the model goes on
 
     def __post_init__(self) -> None:

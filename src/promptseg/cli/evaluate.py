@@ -187,7 +187,9 @@ def evaluate(
     batch_size: Annotated[
         int,
         typer.Option(
-            help="Prompts decoded at a time: bounds the memory.", min=1, rich_help_panel=WORK
+            help="Prompts of one strategy decoded at a time: bounds the memory.",
+            min=1,
+            rich_help_panel=WORK,
         ),
     ] = 64,
     workers: Annotated[

@@ -135,8 +135,11 @@ class LiteMedSamSegmenter:
 
     @torch.inference_mode()
     def embed(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Embedding]:
-        """Encode images, one at a time."""
-        return [self._embed(image) for image in images]
+        """Encode images, one at a time; they are ready on return, so that their time is known."""
+        embeddings = [self._embed(image) for image in images]
+        if self.device.type != "cpu":  # else the first prompt would wait, and count the time
+            torch.accelerator.synchronize(self.device)
+        return embeddings
 
     def _embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedding:
         image_hw = (image.shape[0], image.shape[1])

@@ -138,6 +138,7 @@ def render(
         comparisons=comparisons(scored, rows, means, name) if n_exact > 1 else [],
         jittered=under_jitter(scored, rows, means, name),
         compared=parts.compared,
+        machine=words.machine(pooled.runs),
         sloppy=parts.sloppy,
         depends=parts.depends,
         expected=parts.expected,

@@ -216,6 +216,18 @@ def warnings(runs: Sequence[RunFolder]) -> Iterator[str]:
         yield from misses(folder)
 
 
+def machine(runs: Sequence[RunFolder]) -> str:
+    """Say whose the times are."""
+    devices = list(dict.fromkeys(folder.run.device for folder in runs))
+    if len(devices) > 1:
+        told = ", ".join(devices)
+        return (
+            f"Times are of the machines that made the runs (devices: {told}), under the load they "
+            "had: those of different runs cannot be weighed against each other."
+        )
+    return f"Times are of the machine that made the runs (device: {devices[0]}), under its load."
+
+
 def misses(folder: RunFolder) -> Iterator[str]:
     """Say of the masks of other tools which targets have none, and why: often a name is wrong."""
     if folder.run.strategies != ["masks"]:
