@@ -72,6 +72,62 @@ def test_models_and_prompts_are_ranked_with_their_differences(tmp_path):
     assert "would come first in 100 % of resamples" in said["How sure is this?"]
 
 
+def test_what_is_not_told_apart_is_no_winner(tmp_path):
+    """Two models of one DICE, over twelve subjects: the higher mean is said to be by chance."""
+    means = {
+        ("m", "box", "liver"): 0.9, ("m", "point1", "liver"): 0.9, ("n", "box", "liver"): 0.9,
+    }  # fmt: skip
+    said = answers_of(page(tmp_path, run_of(tmp_path / "r", means, subjects=12)))
+
+    assert re.match(r"Not told apart\. Highest: [mn], by ", said["Which model?"])
+    assert re.search(r"p = 0\.\d+ after Holm, not told apart\)", said["Which model?"])
+    assert "not corrected for the number of comparisons" in said["How sure is this?"]
+
+
+def test_a_winner_among_few_subjects_is_said_to_be_untested(tmp_path):
+    """Three subjects, and models 0.1 apart."""
+    means = {
+        ("m", "box", "liver"): 0.9, ("m", "point1", "liver"): 0.7, ("n", "box", "liver"): 0.8,
+    }  # fmt: skip
+    said = answers_of(page(tmp_path, run_of(tmp_path / "r", means, subjects=3)))
+
+    assert said["Which model?"].startswith("Too few subjects to test. Highest: m, by box / single")
+    assert said["Which prompt?"].startswith("Too few subjects to test. Highest: for m, box / singl")
+    assert "not corrected" not in said["How sure is this?"]
+
+
+def test_everything_is_said_to_have_no_rule_and_not_to_lack_targets(tmp_path):
+    """It was run on the same targets."""
+    means = {("m", "box", "liver"): 0.9, ("n", "box", "liver"): 0.6}
+    grid = {("k", "everything", "liver"): 0.8}
+    made = run_of(tmp_path / "r", means), run_of(tmp_path / "q", grid)
+    said = answers_of(page(tmp_path, *made))["Which model?"]
+
+    assert "Not ranked, as only everything was run, which has no rule" in said
+    assert said.endswith("take a mask: k.")
+    assert "few common targets" not in said
+
+
+def test_the_gap_is_said_with_its_subjects_and_interval(tmp_path):
+    """0.1 to the best candidate, of eight subjects; of three without an interval."""
+
+    def made(name: str, subjects: int):
+        records = [
+            record(selection=selection, subject=f"s{i}", image_id=f"i{i}", target_id=f"i{i}#liver",
+                   dice=dice + 0.01 * i * (selection == "oracle"))
+            for selection, dice in (("oracle", 0.8), ("predicted", 0.7)) for i in range(subjects)
+        ]  # fmt: skip
+        return folder(tmp_path / name, records, selections=["oracle", "predicted"])
+
+    many = answers_of(page(tmp_path, made("many", 8)))["Which prompt?"]
+    few = answers_of(page(tmp_path, made("few", 3)))["Which prompt?"]
+
+    assert re.search(
+        r"loses 0\.135 DICE against the best \(8 subjects, 95 % interval 0\.1\d\d–0\.1\d\d\)", many
+    )
+    assert few.endswith("loses 0.110 DICE against the best (3 subjects).")
+
+
 def test_off_protocol_results_have_no_first_screen(tmp_path):
     """There is nothing that may be spoken of."""
     made = run_of(tmp_path / "r", {("m", "box", "liver"): 0.9}, off_protocol=True)

@@ -87,7 +87,16 @@ def test_few_subjects_are_said_to_be_too_few(tmp_path):
     """Four of them."""
     text = text_of(page(tmp_path, studied(tmp_path / "r", effect=0.4, subjects=4)))
 
-    assert "16 targets of 4 subjects are too few to test what DICE depends on" in text
+    assert "16 targets of 4 subjects are too few to test what DICE depends on. The corr" in text
+    assert text.count("The correlations below have no interval.") == 1, "nothing is below a reply"
+
+
+def test_correlations_that_cannot_be_computed_are_not_said_to_be_none(tmp_path):
+    """Six targets of six subjects, and seven attributes: nothing is known, and that is said."""
+    text = text_of(page(tmp_path, studied(tmp_path / "r", effect=0.4, subjects=6, images=1)))
+
+    assert "what DICE depends on cannot be tested: the targets are too few for 7 attrib" in text
+    assert "beyond chance (partial Spearman" not in text
 
 
 def test_a_run_without_attributes_has_no_such_section(tmp_path):

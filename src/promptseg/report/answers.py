@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from promptseg.contrast import Arm, Contrast, Place
-from promptseg.report.compared import Compared, Ranked, judged, signed_span
+from promptseg.report.compared import Compared, Ranked, is_sure, judged, signed_span
 from promptseg.report.depends import Depends, body
 from promptseg.report.sloppy import Sloppy, clause
-from promptseg.report.table import Row, merit
+from promptseg.report.table import Row, is_deployable, merit
 from promptseg.report.view import combination
 from promptseg.report.words import (
     Naming,
@@ -105,13 +105,42 @@ def _which_model(found: Findings, lead: Row) -> str:
         if place.arm.model != first.arm.model:
             others.setdefault(place.arm.model, (place, against))
     told = (
-        f"{first.arm.model}, by {_way(first.arm)} (DICE {fraction(first.dice)} on common targets)"
+        f"{_how_clear([against for _, against in others.values()])}{first.arm.model}, by "
+        f"{_way(first.arm)} (DICE {fraction(first.dice)} on common targets)"
     )
-    lines = [f"{told}{_at_best(others)}."]
-    left = [model for model in models if model not in others and model != first.arm.model]
-    if left:
-        lines.append(f"Not ranked with it, on other or few common targets: {', '.join(left)}.")
-    return " ".join(lines)
+    ranked = {first.arm.model, *others}
+    left = [row for row in found.best if row.group.model not in ranked]
+    return " ".join([f"{told}{_at_best(others)}.", *_not_ranked(left)])
+
+
+def _not_ranked(left: Sequence[Row]) -> Iterator[str]:
+    """Say which models take no part in the ranking, and why."""
+    reasons: dict[str, list[str]] = {}
+    for row in left:
+        reasons.setdefault(_why_not_ranked(row.group), []).append(row.group.model)
+    for reason, models in reasons.items():
+        yield f"Not ranked{reason}: {', '.join(dict.fromkeys(models))}."
+
+
+def _why_not_ranked(group: Group) -> str:
+    if group.strategy == "masks":
+        return ", as masks of other tools are compared in a report of their own"
+    if group.strategy == "everything":
+        return ", as only everything was run, which has no rule by which a user could take a mask"
+    if not is_deployable(group):
+        return ", as only the reference chose among candidates"
+    return " with it, on other or few common targets"
+
+
+def _how_clear(against: Sequence[Contrast | None]) -> str:
+    """Say before the first is named that it may be first by chance; nothing where it is ahead."""
+    known = [one for one in against if one is not None]
+    ahead = [one for one in known if is_sure(one) and (one.cell.difference.value or 0.0) < 0]
+    if len(ahead) == len(known):
+        return ""
+    if all(one.p_holm is None for one in known):
+        return "Too few subjects to test. Highest: "
+    return "Not told apart from all others. Highest: " if ahead else "Not told apart. Highest: "
 
 
 def _at_best(others: dict[str, tuple[Place, Contrast | None]]) -> str:
@@ -139,12 +168,14 @@ def _way(arm: Arm) -> str:
 
 
 def _versus(against: Contrast | None) -> str:
-    """Write a difference from the first with its interval and p."""
+    """Write a difference from the first with its interval and its p, and what that says."""
     if against is None:
         return "has no targets in common"
     span = signed_span(against.cell.difference)
-    beside = f"95\u00a0% {span}, {judged(against)}" if span else judged(against)
-    return f"{signed(against.cell.difference.value)} ({beside})"
+    told = [f"95\u00a0% {span}"] if span else []
+    told += [judged(against) if against.p_holm is None else f"{judged(against)} after Holm"]
+    told += ["not told apart"] if against.p_holm is not None and not is_sure(against) else []
+    return f"{signed(against.cell.difference.value)} ({', '.join(told)})"
 
 
 def _which_prompt(found: Findings, lead: Row) -> str:
@@ -154,7 +185,7 @@ def _which_prompt(found: Findings, lead: Row) -> str:
     if len(own) < 2:
         return (
             f"Only {found.name.strategy(lead.group)} / {lead.group.selection} was run on-protocol "
-            f"with {lead.group.model} in a way that a user could choose."
+            f"with {lead.group.model} in a way that a user could choose.{found.gap}"
         )
     first = own[0][0]
     seen = {first.arm.strategy}
@@ -163,14 +194,18 @@ def _which_prompt(found: Findings, lead: Row) -> str:
         if place.arm.strategy not in seen:  # of every strategy its better selection
             seen.add(place.arm.strategy)
             others.append((place, against))
-    others = others or own[1:]
+    shown = (others or own[1:])[:MOST_NAMED]
     is_first = _placed(found)[0][0] is first
     told = [
         f"{_way(place.arm)} {_versus(against) if is_first else fraction(place.dice)}"
-        for place, against in others[:MOST_NAMED]
+        for place, against in shown
     ]
+    clear = _how_clear([against for _, against in shown]) if is_first else ""
+    tested = "" if is_first else " (these not tested against each other)"
     text = f"For {first.arm.model}, {_way(first.arm)} (DICE {fraction(first.dice)}); then "
-    return f"{text}{'; '.join(told)}.{found.gap}"
+    if clear:
+        text = f"{clear}for {text[4:]}"
+    return f"{text}{'; '.join(told)}{tested}.{found.gap}"
 
 
 def _how_sloppy(found: Findings, group: Group) -> str:
@@ -251,10 +286,17 @@ def _doubts(found: Findings, lead: Row) -> Iterator[str]:
             f"With other subjects {placed[0][0].arm.model} by {_way(placed[0][0].arm)} would come "
             f"first in {percent(placed[0][0].first)} of resamples."
         )
+    if any(against and _has_both(against) for _, against in placed):
+        yield "Intervals of differences are not corrected for the number of comparisons; p is."
     if found.n_failed:
         yield f"{plural(found.n_failed, 'record')} failed and are in no mean."
     if found.training:
         yield found.training
+
+
+def _has_both(against: Contrast) -> bool:
+    """Tell whether a difference is shown with an interval and with a p."""
+    return against.p_holm is not None and against.cell.difference.lo is not None
 
 
 def _who(lead: Row) -> str:

@@ -128,14 +128,14 @@ def _said(whole: Compared) -> list[str]:
     told = [f"{lead}."]
     if contrasts and all(one.p_holm is None for one in contrasts):
         return [f"{told[0]} The subjects are too few to test whether any other is worse."]
-    sure = [one for one in contrasts if _is_sure(one)]
+    sure = [one for one in contrasts if is_sure(one)]
     groups = {
         "Worse beyond chance": [one for one in sure if (one.cell.difference.value or 0) < 0],
         "Better beyond chance on the targets that both have": [
             one for one in sure if (one.cell.difference.value or 0) > 0
         ],
         "Not told apart from it": [
-            one for one in contrasts if one.p_holm is not None and not _is_sure(one)
+            one for one in contrasts if one.p_holm is not None and not is_sure(one)
         ],
         "Too few subjects to test": [one for one in contrasts if one.p_holm is None],
     }
@@ -146,7 +146,8 @@ def _said(whole: Compared) -> list[str]:
     return [" ".join(told)]
 
 
-def _is_sure(one: Contrast) -> bool:
+def is_sure(one: Contrast) -> bool:
+    """Tell whether a difference is more than chance after correction."""
     return one.p_holm is not None and one.p_holm < SURE
 
 

@@ -138,8 +138,11 @@ def _row(one: Factors, attribute: str) -> Factor:
 
 
 def sentences(own: Factors) -> Sequence[str]:
-    """Say whose DICE it is, and what `body` says."""
-    return [f"{own.model} with {own.strategy} / {own.selection}: {body(own)}"]
+    """Say whose DICE it is, what `body` says, and what the table below it lacks."""
+    told = f"{own.model} with {own.strategy} / {own.selection}: {body(own)}"
+    known = [row for row in own.rows if row.rho is not None]
+    lacking = known and all(row.lo is None for row in known)
+    return [f"{told} The correlations below have no interval." if lacking else told]
 
 
 def body(own: Factors) -> str:
@@ -152,10 +155,9 @@ def relations(own: Factors, what: str) -> str:
     unit = "image" if own.by_image else "subject"
     base = f"{plural(own.n_targets, 'target')} of {plural(own.n_units, unit)}"
     if own.n_units < FEWEST:
-        return (
-            f"{base} are too few to test what {what} depends on; the correlations below have no "
-            "interval."
-        )
+        return f"{base} are too few to test what {what} depends on."
+    if all(row.p_holm is None for row in own.rows):
+        return f"on {base}, what {what} depends on cannot be tested: {_why_not(own, what)}."
     sure = [row for row in own.rows if row.p_holm is not None and row.p_holm < SURE]
     if not sure:
         return (
@@ -171,6 +173,20 @@ def relations(own: Factors, what: str) -> str:
         f"on {base}, {what} {' and '.join(told)} (partial Spearman correlation, 95\u00a0% "
         "interval; p below 0.05 after Holm)."
     )
+
+
+def _why_not(own: Factors, what: str) -> str:
+    """Say why no correlation has a p, although there are subjects enough."""
+    free = own.n_targets - own.n_strata - len(TOGETHER)
+    if free < 1:
+        within = f" in {plural(own.n_strata, 'data set')}" if own.n_strata > 1 else ""
+        return f"the targets{within} are too few for {len(TOGETHER)} attributes at once"
+    if all(row.rho is None for row in own.rows):
+        return (
+            f"{what} or all attributes are the same for all targets, or an attribute follows from "
+            "the others"
+        )
+    return "it hangs on single subjects, without whom there is no correlation"
 
 
 def _told(row: Factor) -> str:

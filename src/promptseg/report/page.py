@@ -279,7 +279,7 @@ def _gap_said(found: Gapped | None, best: Sequence[Row]) -> str:
         return ""
     return (
         f" Of several candidates for a {leading.group.strategy}, the model's own choice loses "
-        f"{words.fraction(item.value)} DICE against the best."
+        f"{words.fraction(item.value)} DICE against the best ({words.rests_on(item)})."
     )
 
 

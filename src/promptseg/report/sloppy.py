@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log10
 
-from promptseg.report.words import fraction, plural
+from promptseg.report.words import count, fraction, plural
 from promptseg.response import ALL, Level, Response
 from promptseg.tolerance import LOST
 
 WIDTH, HEIGHT = 560.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 10.0, 40.0
-MOST_LINES = 4
+MOST_LINES = 4  # of one chart: marks and colours that are told apart
+MOST_CHARTS = 4  # of one kind of jitter
+STEPS = (1.0, 2.0, 5.0)  # of axes, times a power of ten
+CHOICE = ("predicted", "single", "oracle")  # which selection is drawn: what a user gets goes first
 METHOD = (
     "The loss is the exact prompt's DICE minus the jittered one's, of the same targets, averaged "
     "within targets, images, subjects and tasks, in this order. The tolerance radius is the "
@@ -20,6 +24,11 @@ MEASURES = {
     "px": "pixels",
     "rel": "of the target's size (√area)",
     "px as rel": "of the target's size (√area), from pixels",
+}
+IN = {
+    "px": "pixels",
+    "rel": "share of size",
+    "px as rel": "share of size, from pixels",
 }
 MODES = {
     "centre": "the first point moves",
@@ -53,6 +62,7 @@ class Chart:
     """The losses of several strategies to one kind of jitter, in a box of WIDTH x HEIGHT."""
 
     title: str
+    base: str  # how many subjects and targets its levels are of
     across: str
     traces: tuple[Trace, ...]
     x_ticks: tuple[tuple[float, str], ...]
@@ -80,10 +90,12 @@ def sloppy(found: Sequence[Response], several_models: bool) -> Sloppy | None:
     """Tell what jitter costs; None where nothing was jittered."""
     if not found:
         return None
-    told = _overall([r for r in found if not r.off_protocol and r.levels])
+    told = _chosen(_overall([r for r in found if not r.off_protocol and r.levels]))
     kinds = list(dict.fromkeys((r.mode, r.measure) for r in told))
     charts = tuple(
-        _chart([r for r in told if (r.mode, r.measure) == kind], several_models) for kind in kinds
+        chart
+        for kind in kinds
+        for chart in _charts([r for r in told if (r.mode, r.measure) == kind], several_models)
     )
     lines = tuple(sentence(r) for r in told if r.measure != "px as rel")
     return Sloppy(lines, charts, tuple(r for r in found if r.levels))
@@ -96,6 +108,20 @@ def _overall(found: Sequence[Response]) -> list[Response]:
     for one in found:
         groups.setdefault(tuple(getattr(one, name) for name in names), []).append(one)
     return [one for own in groups.values() for one in ([r for r in own if r.task == ALL] or own)]
+
+
+def _chosen(found: Sequence[Response]) -> list[Response]:
+    """Take one selection of every model and strategy: that of `CHOICE` which comes first."""
+
+    def place(one: Response) -> int:
+        return CHOICE.index(one.selection) if one.selection in CHOICE else len(CHOICE)
+
+    names = ("model", "protocol", "unit", "strategy", "mode", "measure")
+    first: dict[tuple[str, ...], int] = {}
+    for one in found:
+        key = tuple(getattr(one, name) for name in names)
+        first[key] = min(place(one), first.get(key, len(CHOICE)))
+    return [one for one in found if place(one) == first[tuple(getattr(one, n) for n in names)]]
 
 
 def distance(value: float, measure: str) -> str:
@@ -153,53 +179,125 @@ def _label(one: Response, several_models: bool) -> str:
     return words if one.task == ALL else f"{words}, {one.task}"
 
 
-def _chart(lines: Sequence[Response], several_models: bool) -> Chart:
-    shown = lines[:MOST_LINES]
-    furthest = max(level.at for one in shown for level in one.levels)
-    highest = max(
-        LOST * 1.2,
-        *(level.loss if level.hi is None else level.hi for one in shown for level in one.levels),
-    )
-    lowest = min(0.0, *(level.loss for one in shown for level in one.levels))
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (highest - lowest) / s <= 6)
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """The axes of a kind of jitter: they end at round numbers, and hold every interval whole."""
 
-    def across(at: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * at / (1.05 * furthest)
+    furthest: float
+    lowest: float
+    highest: float
+    x_step: float
+    y_step: float
 
-    def down(loss: float) -> float:
-        share = (min(loss, highest) - lowest) / (highest - lowest)
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
-
-    def mark(level: Level) -> Mark:
-        known = level.lo is not None and level.hi is not None
-        return Mark(
-            across(level.at),
-            down(level.loss),
-            down(max(lowest, level.lo or 0.0)) if known else None,
-            down(level.hi or 0.0) if known else None,
+    @classmethod
+    def of(cls, lines: Sequence[Response]) -> "_Axes":
+        """Choose axes that hold some lines, no loss, and the loss that is tolerated."""
+        levels = [level for one in lines for level in one.levels]
+        ends = [end for one in levels for end in (one.loss, one.lo, one.hi) if end is not None]
+        furthest, low, high = max(one.at for one in levels), min(0.0, *ends), max(1.2 * LOST, *ends)
+        x_step, y_step = _step(furthest, 6), _step(high - low, 6)
+        return cls(
+            furthest,
+            y_step * floor(low / y_step + 1e-9),
+            y_step * ceil(high / y_step - 1e-9),
+            x_step,
+            y_step,
         )
 
-    traces = tuple(
+    def across(self, at: float) -> float:
+        """Place a distance."""
+        return LEFT + (WIDTH - LEFT - RIGHT) * at / (1.05 * self.furthest)
+
+    def down(self, loss: float) -> float:
+        """Place a loss."""
+        share = (loss - self.lowest) / (self.highest - self.lowest)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+
+    def mark(self, level: Level) -> Mark:
+        """Place a level with its interval."""
+        return Mark(
+            self.across(level.at),
+            self.down(level.loss),
+            None if level.lo is None else self.down(level.lo),
+            None if level.hi is None else self.down(level.hi),
+        )
+
+    def x_ticks(self) -> tuple[tuple[float, str], ...]:
+        """Give round distances, from none on."""
+        n = floor(1.05 * self.furthest / self.x_step)
+        return tuple((self.across(i * self.x_step), _number(i * self.x_step)) for i in range(n + 1))
+
+    def y_ticks(self) -> tuple[tuple[float, str], ...]:
+        """Give round losses; none is among them."""
+        first, last = round(self.lowest / self.y_step), round(self.highest / self.y_step)
+        values = [i * self.y_step for i in range(first, last + 1)]
+        return tuple((self.down(value), _number(value)) for value in values)
+
+
+def _step(length: float, most: int) -> float:
+    """Find the smallest round step of which at most so many fit into a length."""
+    power = 10.0 ** floor(max(-9.0, log10(length) - 2)) if length > 0 else 1.0
+    steps = (digit * power * 10.0**more for more in range(5) for digit in STEPS)
+    return next(step for step in steps if length / step <= most)
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 9) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _charts(lines: Sequence[Response], several_models: bool) -> list[Chart]:
+    """Draw one kind of jitter, in as many charts of the same axes as its lines need."""
+    drawn = lines[: MOST_LINES * MOST_CHARTS]
+    axes = _Axes.of(drawn)
+    parts = [drawn[i : i + MOST_LINES] for i in range(0, len(drawn), MOST_LINES)]
+    return [
+        _chart(
+            part,
+            axes,
+            f", {place} of {len(parts)}" if len(parts) > 1 else "",
+            several_models,
+            len(lines) - len(drawn) if place == len(parts) else 0,
+        )
+        for place, part in enumerate(parts, start=1)
+    ]
+
+
+def _chart(
+    lines: Sequence[Response], axes: _Axes, which: str, several_models: bool, n_left_out: int
+) -> Chart:
+    first = lines[0]
+    traces = (
         Trace(
             _label(one, several_models),
             "M" + "L".join(
-                f"{across(x):.1f} {down(y):.1f}"
+                f"{axes.across(x):.1f} {axes.down(y):.1f}"
                 for x, y in ((0.0, 0.0), *((level.at, level.loss) for level in one.levels))
             ),
-            tuple(mark(level) for level in one.levels),
+            tuple(axes.mark(level) for level in one.levels),
         )
-        for one in shown
+        for one in lines
     )  # fmt: skip
-    first = shown[0]
-    n = int((highest - lowest) / step) + 1
-    y_values = [lowest + i * step for i in range(n + 1) if lowest + i * step <= highest]
-    x_values = sorted({level.at for one in shown for level in one.levels})
     return Chart(
-        title=f"When {MODES[first.mode]}",
+        title=f"When {MODES[first.mode]} ({IN[first.measure]}){which}",
+        base=_base(lines),
         across=f"Distance, {MEASURES[first.measure]}",
-        traces=traces,
-        x_ticks=tuple((across(at), f"{at:.3g}") for at in (0.0, *x_values)),
-        y_ticks=tuple((down(value), f"{value:.2g}") for value in y_values),
-        limit=down(LOST),
-        n_left_out=len(lines) - len(shown),
+        traces=tuple(traces),
+        x_ticks=axes.x_ticks(),
+        y_ticks=axes.y_ticks(),
+        limit=axes.down(LOST),
+        n_left_out=n_left_out,
     )
+
+
+def _base(lines: Sequence[Response]) -> str:
+    """Write how many subjects and targets the levels of some lines are of."""
+    who = "images" if any(one.by_image for one in lines) else "subjects"
+    levels = [level for one in lines for level in one.levels]
+    n_subjects = {level.n_subjects for level in levels}
+    n_targets = {level.n_targets for level in levels}
+    return f"{_span(n_subjects)} {who}, {_span(n_targets)} targets"
+
+
+def _span(numbers: set[int]) -> str:
+    low, high = count(min(numbers)), count(max(numbers))
+    return low if low == high else f"{low} to {high}"

@@ -76,6 +76,13 @@ def subjects(item: Estimate) -> str:
     return count(item.n_subjects)
 
 
+def rests_on(item: Estimate) -> str:
+    """Write how many subjects a mean is of, and its interval where there is one."""
+    who = "subject" if item.n_subjects == 1 else "subjects"
+    known = f"{subjects(item)} {who}" if item.n_subjects_known else plural(item.n_images, "image")
+    return known if item.lo is None else f"{known}, 95\u00a0% interval {interval(item)}"
+
+
 def plural(number: int, noun: str, several: str | None = None) -> str:
     """Write a number with its noun: 1 image, 2 images."""
     return f"{count(number)} {noun if number == 1 else several or noun + 's'}"
