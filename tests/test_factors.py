@@ -247,6 +247,18 @@ def test_a_partial_effect_shows_no_difference_between_data_sets():
     assert by_dataset.max() - by_dataset.min() > 0.5
 
 
+def test_an_attribute_of_one_value_for_nearly_all_has_no_partial_effect():
+    """Of 120 targets 109 or 107 have no hole: 91 % are too many, 89 % are not."""
+    records, attributes = planted(np.random.default_rng(12))
+
+    def steps(n_without: int):
+        holes = pl.Series([0.0] * n_without + [float(i) for i in range(1, 121 - n_without)])
+        return effect(scored_targets(records, attributes.with_columns(n_holes=holes)), "n_holes")
+
+    assert steps(109) == ()
+    assert sum(step.n_targets for step in steps(107)) == 120
+
+
 def test_a_partial_effect_is_not_given_to_an_attribute_that_resembles_it():
     """Area drives DICE; the distance to the border follows area, and has no effect of its own."""
     rng = np.random.default_rng(11)

@@ -348,3 +348,14 @@ def test_undefined_is_a_dash_in_a_table(tmp_path: Path):
 
     assert (tmp_path / "t.md").read_text().endswith("| 0.123 | x |\n| – | y |\n")
     assert pl.read_csv(tmp_path / "t.csv").columns == ["a", "b"]
+
+
+def test_a_small_p_is_no_zero_and_the_oracle_gap_has_none(study: Path, tmp_path: Path):
+    """Of p, three digits or less than the smallest; of what is not tested, nothing."""
+    frame = pl.DataFrame({"p_holm": [0.0002, 0.0213, None], "dice": [0.0002, 0.5, 1.0]})
+    sheet.write(frame, tmp_path / "t", "A table.")
+    rows = (tmp_path / "t.md").read_text().splitlines()[-3:]
+
+    assert rows == ["| <0.001 | 0.000 |", "| 0.021 | 0.500 |", "| – | 1.000 |"]
+    assert not {"p", "p_holm"} & set(pl.read_csv(study / "figure_6_oracle.csv").columns)
+    assert {"p", "p_holm"} <= set(pl.read_csv(study / "figure_6_contrasts.csv").columns)

@@ -1,8 +1,10 @@
 """What the report says of jitter and of attributes, on runs whose answer is planted."""
 
+import re
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from test_report import Tags, folder, page, record, text_of
 
@@ -74,6 +76,23 @@ def test_what_dice_depends_on_is_said_with_sign_and_interval(tmp_path):
     assert "falls with" not in said
     assert "size" not in said
     assert "Partial effects" in text
+    assert re.search(
+        r"lowest n 1?\d second n 1?\d middle n 1?\d fourth n 1?\d highest n 1?\d", text
+    )
+
+
+def test_an_attribute_of_one_value_is_not_drawn_and_that_is_said(tmp_path):
+    """One target in 48 has a hole."""
+    made = studied(tmp_path / "r", effect=0.4)
+    path = next((made.path / "attributes").glob("*.parquet"))
+    looks = pl.read_parquet(path)
+    holes = pl.when(pl.int_range(pl.len()) == 0).then(1).otherwise(0).cast(looks.schema["n_holes"])
+    looks.with_columns(n_holes=holes).write_parquet(path)
+    html = page(tmp_path, made)
+
+    assert "more than 90 % of the targets have one value: holes." in text_of(html)
+    assert "Partial effect of holes" not in html
+    assert "Partial effect of intensity difference" in html
 
 
 def test_no_effect_is_said_to_be_none(tmp_path):

@@ -3,9 +3,11 @@
 python recipes/study/figures_12_15.py RUN... --out DIR [--model-shown M --strategy S --selection S]
 
 The paper's figures go with its Table 6; which of them shows which attribute is not known here, so
-that they are one figure of four panels. A point is a target; the marks are the mean DICE of fifths
-of the targets, the other attributes held (a partial effect, with 95 % intervals over subjects). The
-arm is the deployable one of highest mean DICE unless one is named. Needs: runs of kind `prompts`.
+that they are one figure of four pairs of panels. Above, a point is a target. Below are the mean
+DICE of fifths of the targets, the other attributes held (a partial effect, with 95 % intervals over
+subjects). Fifths are of ranks within data set and modality, and have no place among the values
+above. An attribute of which more than 90 % of the targets have one value has none. The arm is the
+deployable one of highest mean DICE unless one is named. Needs: runs of kind `prompts`.
 """
 
 import argparse
@@ -60,13 +62,17 @@ def of_arm(asked: Asked, arm: Arm) -> pl.DataFrame:
 
 
 def table(scored: pl.DataFrame) -> pl.DataFrame:
-    """Give the partial effect of every attribute, step by step."""
+    """Give the partial effect of every attribute, step by step, the lowest ranks first."""
     steps = {name: effect(scored, name) for name in ATTRIBUTES}
     if not any(steps.values()):
         raise DataError("Ten targets that differ are needed to draw on what DICE depends.")
     return pl.concat(
         [
-            frame_of(found).select(pl.lit(name).alias("attribute"), pl.all())
+            frame_of(found).select(
+                pl.lit(name).alias("attribute"),
+                pl.int_range(1, len(found) + 1).alias("step"),
+                pl.all(),
+            )
             for name, found in steps.items()
             if found
         ],
@@ -75,19 +81,30 @@ def table(scored: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(scored: pl.DataFrame, steps: pl.DataFrame) -> plot.Figure:
-    """Draw the targets, and the fifths over them."""
-    figure, panels = plot.panels(len(ATTRIBUTES), width=3.4)
-    for axes, (name, title) in zip(panels, ATTRIBUTES.items(), strict=True):
-        axes.plot(scored[name], scored["dice"], ".", color="0.7", markersize=4)
-        own = steps.filter(attribute=name)
-        ends = own.select("lo", "hi").rows()
-        plot.marks(axes, own["middle"], own["dice"], ends, style=(0, "fifths, others held"))
+    """Draw the targets, and under them the fifths by rank."""
+    figure, panels = plot.panels(2 * len(ATTRIBUTES), width=3.4)
+    above, below = panels[: len(ATTRIBUTES)], panels[len(ATTRIBUTES) :]
+    for scatter, ranked, (name, title) in zip(above, below, ATTRIBUTES.items(), strict=True):
+        scatter.plot(scored[name], scored["dice"], ".", color="0.5", markersize=4)
         if name in LOGARITHMIC:
-            axes.set_xscale("log")
-        axes.set(xlabel=title, ylim=(0, 1))
-    panels[0].set_ylabel("DICE")
-    panels[0].legend(loc="lower right")
+            scatter.set_xscale("log")
+        scatter.set(xlabel=title, ylim=(0, 1))
+        own = steps.filter(attribute=name)
+        _draw_steps(ranked, own, title.partition(" (")[0])
+    above[0].set_ylabel("DICE of a target")
+    below[0].set_ylabel("mean DICE, others held")
     return figure
+
+
+def _draw_steps(axes: plot.Axes, own: pl.DataFrame, title: str) -> None:
+    """Draw the steps of one attribute side by side, in the order of their ranks."""
+    if own.is_empty():
+        axes.text(0.5, 0.5, "one value for nearly all", ha="center", transform=axes.transAxes)
+    ends = own.select("lo", "hi").rows()
+    plot.marks(axes, own["step"], own["dice"], ends, style=(0, "others held"))
+    names = [f"{step}\nn {n}" for step, n in own.select("step", "n_targets").rows()]
+    axes.set_xticks(own["step"].to_list(), names)
+    axes.set(xlabel=f"{title}: from the lowest ranks", ylim=(0, 1))
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from promptseg.paired import Cell, compare, pairs_of
 from promptseg.record import with_corpus
-from promptseg.significance import can_pass, holm, sign_flip_p
+from promptseg.significance import can_pass, holm, sign_flip_each, sign_flip_p
 from promptseg.stats import DRAWS, FEWEST
 
 KEY = ("model", "protocol", "strategy", "selection")
@@ -40,14 +40,14 @@ class Arm:
 class Contrast:
     """One arm against another: `cell.difference` is `arm` minus `against`, over tasks if several.
 
-    `p` is two-sided, by flipping the signs of the subjects. `p_holm` is corrected for all contrasts
-    shown together; None where the subjects are too few to test.
+    `p` is two-sided, by flipping the signs of the subjects; None where nothing is tested. `p_holm`
+    is corrected for all contrasts shown together; None also where the subjects are too few.
     """
 
     arm: Arm
     against: Arm
     cell: Cell
-    p: float
+    p: float | None
     p_holm: float | None = None
 
 
@@ -144,7 +144,7 @@ def against_best(records: pl.DataFrame, arms: Sequence[Arm], best: Arm) -> list[
     ]
     others = _pairs_of_others(records, [one.arm for one in found])
     units = [one.cell.n_units for one in found] + [n_units for _, n_units in others]
-    values = [one.p for one in found] + [p for p, _ in others]
+    values = [1.0 if one.p is None else one.p for one in found] + [p for p, _ in others]
     tested = [i for i, is_able in enumerate(can_pass(units)) if is_able]
     p_holm = dict(zip(tested, holm([values[i] for i in tested]), strict=True))
     return [replace(one, p_holm=p_holm.get(i)) for i, one in enumerate(found)]
@@ -168,7 +168,9 @@ def _pairs_of_others(records: pl.DataFrame, arms: Sequence[Arm]) -> list[tuple[f
         for i in range(len(arms))
         for j in range(i + 1, len(arms))
     ]
-    return [(sign_flip_p(own), len(own)) for own in shares if len(own)]
+    known = [(own, n_units) for own in shares if (n_units := int(np.isfinite(own).sum()))]
+    p = sign_flip_each(np.array([own for own, _ in known]).reshape(len(known), -1))
+    return [(value, n_units) for value, (_, n_units) in zip(p, known, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,16 +202,17 @@ class _Nest:
         )
 
     def shares(self, values: Float[np.ndarray, "targets"]) -> Float[np.ndarray, "units"]:
-        """Give the part that each unit has in the mean over tasks; NaN counts as absent."""
+        """Give the part that each unit has in the mean over tasks; NaN: it has none."""
         images = _means(values, self.image, len(self.cell))
         cells = _means(images, self.cell, len(self.task))
         there = np.isfinite(cells)
         in_task = np.bincount(self.task[there], minlength=int(self.task.max()) + 1)
         weight = 1 / (in_task[self.task[there]] * np.count_nonzero(in_task))
-        units, place = np.unique(self.unit[there], return_inverse=True)
+        n_units = int(self.unit.max()) + 1
         found: Float[np.ndarray, " units"] = np.bincount(
-            place, weights=cells[there] * weight, minlength=len(units)
+            self.unit[there], weights=cells[there] * weight, minlength=n_units
         )
+        found[np.bincount(self.unit[there], minlength=n_units) == 0] = np.nan
         return found
 
 
@@ -228,22 +231,14 @@ def oracle_gaps(records: pl.DataFrame, arms: Sequence[Arm]) -> list[Contrast]:
     """Compare the candidate that a user gets (`predicted`) with the best one, by strategy.
 
     Both choose among the same candidates, so that the difference is never positive: what a better
-    choice could give.
+    choice could give. Nothing is tested, since no difference is not among what could be: p is None.
     """
     pairs = (
         (arm, replace(arm, selection="oracle")) for arm in arms if arm.selection == "predicted"
     )
     by_arm = _by_arm(records)
     found = (_contrast(by_arm, own, oracle) for own, oracle in pairs if oracle in arms)
-    return corrected([one for one in found if one is not None])
-
-
-def corrected(found: Sequence[Contrast]) -> list[Contrast]:
-    """Correct the p of contrasts for each other, by Holm; those that never could pass have none."""
-    able = can_pass([one.cell.n_units for one in found])
-    tested = [i for i, is_able in enumerate(able) if is_able]
-    values = dict(zip(tested, holm([found[i].p for i in tested]), strict=True))
-    return [replace(one, p_holm=values.get(i)) for i, one in enumerate(found)]
+    return [replace(one, p=None) for one in found if one is not None]
 
 
 def ranking(records: pl.DataFrame, arms: Sequence[Arm], *, seed: int = 0) -> list[Place]:

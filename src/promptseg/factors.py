@@ -44,6 +44,7 @@ INSTEAD: Mapping[str, str] = {
     "fourier_order_paper": "fourier_order",
     "compactness": "fourier_order",
 }
+MOSTLY = 0.9  # share of targets with one value, above which there is nothing to draw
 SURELY = 1 - 1e-9  # a correlation beyond is one of a variable with itself
 
 
@@ -186,7 +187,11 @@ def _corrected(found: Sequence[Factors]) -> list[Factors]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Mean DICE of one fifth of the targets, the other attributes held."""
+    """Mean DICE of one fifth of the targets by rank, the other attributes held.
+
+    Ranks are within data set and modality: the values of a fifth overlap with those of the next
+    where data sets differ, and their median tells nothing of their order.
+    """
 
     low: float  # of the attribute
     high: float
@@ -203,8 +208,10 @@ def effect(scored: pl.DataFrame, attribute: str, *, steps: int = 5) -> tuple[Ste
 
     DICE is brought to what it would be at average ranks of the other attributes (least squares on
     the ranks of all within data set and modality, without the differences between these), then
-    averaged over fifths of the targets by this attribute's rank. Intervals are Student's t over
-    the means of subjects, from five on.
+    averaged over fifths of the targets by this attribute's rank there, from the lowest to the
+    highest; ties stay together, so that there may be fewer. Intervals are Student's t over the
+    means of subjects, from five on. There are no steps of fewer than ten targets, nor of an
+    attribute of which more than nine in ten targets have one value.
 
     Parameters
     ----------
@@ -214,7 +221,7 @@ def effect(scored: pl.DataFrame, attribute: str, *, steps: int = 5) -> tuple[Ste
     family = INSTEAD.get(attribute, attribute)
     held = [name for name in TOGETHER if name != family]
     whole = scored.drop_nulls([*TOGETHER, attribute])
-    if whole.height < 2 * steps or whole[attribute].n_unique() < 2:
+    if whole.height < 2 * steps or is_mostly_one(whole[attribute]):
         return ()
     ranks = Ranks.of(whole, [attribute, *held])
     dice = whole["dice"].to_numpy()
@@ -229,6 +236,12 @@ def effect(scored: pl.DataFrame, attribute: str, *, steps: int = 5) -> tuple[Ste
         for own in (place == step for step in range(len(cuts) + 1))
         if own.any()
     )
+
+
+def is_mostly_one(values: pl.Series) -> bool:
+    """Tell whether more than nine in ten targets have one value of an attribute."""
+    counts = values.drop_nulls().value_counts()["count"].to_numpy()
+    return not len(counts) or bool(counts.max() > MOSTLY * counts.sum())
 
 
 def _stratum_means(

@@ -63,6 +63,29 @@ def sign_flip_p(differences: Float[np.ndarray, "units"], *, seed: int = 0) -> fl
     return (1 + hits) / (1 + FLIPS)
 
 
+def sign_flip_each(differences: Float[np.ndarray, "rows units"], *, seed: int = 0) -> list[float]:
+    """Give the p of many rows as `sign_flip_p` does, with the same flips for all that are drawn.
+
+    A unit that is NaN in a row is not in it.
+    """
+    present = np.isfinite(differences)
+    counts = present.sum(axis=1)
+    found = [0.0] * len(differences)
+    many = np.flatnonzero(counts > ENUMERATED)
+    for row in np.flatnonzero(counts <= ENUMERATED):
+        found[row] = sign_flip_p(differences[row, present[row]])
+    if len(many):
+        values = np.where(present[many], differences[many], 0.0).T
+        observed = np.abs(values.sum(axis=0)) - ROUNDING * np.abs(values).sum(axis=0)
+        rng, hits = np.random.default_rng(seed), np.zeros(len(many), dtype=np.int64)
+        for _ in range(FLIPS // AT_ONCE):
+            signs = 2.0 * rng.integers(2, size=(AT_ONCE, len(values)), dtype=np.int8) - 1.0
+            hits += np.count_nonzero(np.abs(signs @ values) >= observed, axis=0)
+        for row, count in zip(many, hits, strict=True):
+            found[row] = (1 + int(count)) / (1 + FLIPS)
+    return found
+
+
 def smallest_p(n_units: int) -> float:
     """Give the smallest p that `sign_flip_p` can give for a number of units."""
     return 2.0 ** (1 - n_units) if n_units <= ENUMERATED else 1 / (1 + FLIPS)

@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from promptseg.factors import TOGETHER, Factor, Factors, Step, effect, factors, scored_targets
-from promptseg.report.words import plural
+from promptseg.factors import (
+    TOGETHER,
+    Factor,
+    Factors,
+    Step,
+    effect,
+    factors,
+    is_mostly_one,
+    scored_targets,
+)
+from promptseg.report.words import count, plural
 from promptseg.stats import FEWEST, Group
 
 SURE = 0.05
@@ -26,6 +35,7 @@ METHOD = (
 )
 MOST_COLUMNS = 8
 MOST_EFFECTS = 6
+FIFTHS = ("lowest", "second", "middle", "fourth", "highest")
 NAMES = {
     "area_px": "size (pixels)",
     "aspect_ratio": "aspect ratio of the box",
@@ -50,6 +60,7 @@ class Bar:
     low: float | None
     high: float | None
     label: str
+    base: str  # n
     said: str
 
 
@@ -78,6 +89,8 @@ class Depends:
     table: tuple[Line, ...]
     inflation: tuple[Factor, ...]  # of the leading column
     effects: tuple[Effect, ...]
+    steps: tuple[tuple[str, tuple[Step, ...]], ...]  # of the leading column, by attribute
+    flat: tuple[str, ...]  # attributes that are not drawn: one value holds for nearly all
     leading: str
     n_left_out: int  # columns
     found: tuple[Factors, ...]  # of all columns, left out or not
@@ -105,16 +118,20 @@ def depends(
         (row for row in own.rows if row.rho is not None and row.attribute in TOGETHER),
         key=lambda row: -abs(row.rho or 0),
     )
-    effects = [
-        Effect(NAMES[row.attribute], _bars(effect(scored, row.attribute), row)) for row in shown
-    ]
+    steps = [(row.attribute, effect(scored, row.attribute)) for row in shown]
+    drawn = [(name, found) for name, found in steps if found]
+    who = "image" if own.by_image else "subject"
     return Depends(
         lines=tuple(sentences(own)),
         columns=columns,
         table=lines_of(columns),
         found=tuple(found),
         inflation=own.rows,
-        effects=tuple(one for one in effects if one.bars)[:MOST_EFFECTS],
+        effects=tuple(
+            Effect(NAMES[name], _bars(found, name, who)) for name, found in drawn[:MOST_EFFECTS]
+        ),
+        steps=tuple(drawn),
+        flat=tuple(NAMES[row.attribute] for row in shown if is_mostly_one(scored[row.attribute])),
         leading=f"{own.model}, {own.strategy} / {own.selection}",
         n_left_out=len(found) - len(columns),
     )
@@ -210,18 +227,27 @@ def is_sure(row: Factor) -> bool:
     return row.p_holm is not None and row.p_holm < SURE
 
 
-def _bars(steps: Sequence[Step], row: Factor) -> tuple[Bar, ...]:
+def fifths(n_steps: int) -> tuple[str, ...]:
+    """Name the steps of a partial effect by their ranks; fewer than five are of ties."""
+    if n_steps == len(FIFTHS):
+        return FIFTHS
+    return ("lowest", *("between",) * (n_steps - 2), "highest") if n_steps > 1 else ("all",)
+
+
+def _bars(steps: Sequence[Step], attribute: str, who: str) -> tuple[Bar, ...]:
     return tuple(
         Bar(
             x=100 * (place + 0.5) / len(steps),
             y=100 * (1 - min(1.0, max(0.0, step.dice))),
             low=None if step.lo is None else 100 * (1 - max(0.0, step.lo)),
             high=None if step.hi is None else 100 * (1 - min(1.0, step.hi)),
-            label=_value(step.middle, row.attribute),
-            said=f"{_value(step.low, row.attribute)} to {_value(step.high, row.attribute)}: DICE "
-            f"{step.dice:.3f}, {plural(step.n_targets, 'target')}",
+            label=label,
+            base=f"n {count(step.n_targets)}",
+            said=f"{label} (values {_value(step.low, attribute)} to "
+            f"{_value(step.high, attribute)}): DICE {step.dice:.3f}, "
+            f"{plural(step.n_targets, 'target')} of {plural(step.n_units, who)}",
         )
-        for place, step in enumerate(steps)
+        for place, (label, step) in enumerate(zip(fifths(len(steps)), steps, strict=True))
     )
 
 
