@@ -42,6 +42,8 @@ def test_every_section_offers_its_table(tmp_path):
     assert set(found) == {
         "promptseg-report.csv", "promptseg-ranking.csv", "promptseg-comparisons.csv",
         "promptseg-jitter.csv", "promptseg-tolerance.csv", "promptseg-factors.csv",
+        "promptseg-partial-effects.csv", "promptseg-expected.csv",
+        "promptseg-expected-errors.csv",
     }  # fmt: skip
     assert all(found.values())
     assert {row["attribute"] for row in found["promptseg-factors.csv"]} >= {"area_px", "n_holes"}
@@ -127,8 +129,32 @@ def test_all_tables_come_as_files(tmp_path):
     )  # fmt: skip
 
     assert result.exit_code == 0, result.output
-    assert {path.name for path in paths} == {"numbers.csv", "jitter.csv", "tolerance.csv",
-                                             "factors.csv"}  # fmt: skip
+    assert {path.name for path in paths} == {
+        "numbers.csv", "jitter.csv", "tolerance.csv", "factors.csv", "partial_effects.csv",
+        "expected.csv", "expected_errors.csv",
+    }  # fmt: skip
+    steps = read(tmp_path / "tables" / "partial_effects.csv")
+    assert {row["fifth_by_rank"] for row in steps} == {"1", "2", "3", "4", "5"}
+    errors = read(tmp_path / "tables" / "expected_errors.csv")
+    assert all(0 < float(row["mae"]) < 0.5 for row in errors)
+    assert {row["held_out"] for row in errors} == {"subjects"}
+    kinds = read(tmp_path / "tables" / "expected.csv")
+    assert all(float(row["lo"]) <= float(row["dice"]) <= float(row["hi"]) for row in kinds)
     assert read(tmp_path / "tables" / "factors.csv") == sheets_of(html)["promptseg-factors.csv"]
     for path in paths:
         assert (tmp_path / "cli" / path.name).read_text() == path.read_text()
+
+
+def test_the_methods_tell_what_was_done_and_nothing_else(tmp_path):
+    """One way of answering is compared with nothing; two are; jitter is named where there is."""
+    alone = text_of(page(tmp_path, run_of(tmp_path / "r", {("m", "box", "liver"): 0.9})))
+    means = {("m", "box", "liver"): 0.9, ("m", "point1", "liver"): 0.6}
+    two = text_of(page(tmp_path, run_of(tmp_path / "s", means, subjects=12)))
+    moved = text_of(page(tmp_path, studied(tmp_path / "t", effect=0.4, slope=0.004)))
+
+    assert "flipping the signs" not in alone.partition("In one paragraph")[2]
+    assert "were also moved" not in alone
+    assert "Differences from the best were tested by flipping the signs" in two
+    assert "partial Spearman correlations within data set" not in two
+    assert "Prompts were also moved (shift:px:" in moved
+    assert "DICE was related to attributes of the targets by partial Spearman" in moved

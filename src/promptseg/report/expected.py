@@ -286,11 +286,12 @@ def _after(after: Sequence[Fitted | Lack], name: _Naming) -> Iterator[str]:
     for one in fitted:
         if one.is_useful and one.error is not None:
             raw = one.error.predicted_iou
-            beside = "" if raw is None else f", by the model's predicted IoU alone {raw.mae:.3f}"
+            beside = "" if raw is None else f", the model's predicted IoU by {raw.mae:.3f}"
             yield (
-                f"After the answer of {name(one.way)}, DICE is told with a mean error of "
-                f"{one.error.own.mae:.3f} on held-out subjects (by their mean "
-                f"{one.error.mean.mae:.3f}{beside}), for {percent(one.error.answered)} of answers."
+                f"After the answer of {name(one.way)}, what is expected misses the DICE of "
+                f"held-out subjects by {one.error.own.mae:.3f} on average (the mean of the other "
+                f"subjects misses it by {one.error.mean.mae:.3f}{beside}), for "
+                f"{percent(one.error.answered)} of answers."
             )
     useless = [name(one.way) for one in fitted if not one.is_useful]
     if useless:

@@ -30,6 +30,7 @@ class Gapped:
     columns: tuple[Factors, ...]
     table: tuple[Line, ...]
     n_left_out: int  # columns
+    found: tuple[Factors, ...]  # of all columns, left out or not
 
     def of(self, model: str, strategy: str) -> Estimate | None:
         """Give the mean gap of a model's strategy, over its tasks or of its only one."""
@@ -57,6 +58,7 @@ def gapped(records: pl.DataFrame, attributes: pl.DataFrame) -> Gapped | None:
         columns=columns,
         table=lines_of(columns),
         n_left_out=len(told) - len(columns),
+        found=tuple(told),
     )
 
 

@@ -151,7 +151,13 @@ def render(
         cases=_cases(pooled, rows, best, corpora, looking),
         gallery=_gallery(pooled, rows, best, corpora),
         methods=[
-            paragraph([folder.run for folder in pooled.runs], rows, means),
+            paragraph(
+                [folder.run for folder in pooled.runs],
+                rows,
+                means,
+                compared=parts.compared,
+                is_correlated=_is_correlated(parts),
+            ),
             *methods([folder.run for folder in pooled.runs], rows),
             *_more_methods(parts),
             *licences([folder.run for folder in pooled.runs], known),
@@ -224,6 +230,8 @@ def _tables(parts: _Parts) -> Tables:
         gapped=parts.gapped,
         responses=parts.responses,
         factors=parts.depends.found if parts.depends else (),
+        depends=parts.depends,
+        expected=parts.expected,
         datasets=parts.datasets,
         volumes=parts.volumes,
     )
@@ -242,6 +250,11 @@ def _more_methods(parts: _Parts) -> Iterator[Method]:
         yield Method("Volumes", VOLUME_METHOD)
     if parts.expected is not None:
         yield Method("What to expect", EXPECTED_METHOD)
+
+
+def _is_correlated(parts: _Parts) -> bool:
+    found = parts.depends.found if parts.depends else ()
+    return any(row.rho is not None for one in found for row in one.rows)
 
 
 def _attributes(pooled: Pool) -> pl.DataFrame:

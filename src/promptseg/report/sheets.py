@@ -15,6 +15,8 @@ from promptseg.factors import Factors
 from promptseg.parquet import write_atomically
 from promptseg.report.apart import DatasetLine, Volumes
 from promptseg.report.compared import Compared
+from promptseg.report.depends import Depends
+from promptseg.report.expected import Expectations
 from promptseg.report.gapped import Gapped
 from promptseg.report.table import Row, Scalar, flat
 from promptseg.response import Response
@@ -32,6 +34,8 @@ class Tables:
     gapped: Gapped | None = None
     responses: Sequence[Response] = ()
     factors: Sequence[Factors] = ()
+    depends: Depends | None = None
+    expected: Expectations | None = None
     datasets: Sequence[DatasetLine] = ()
     volumes: Volumes | None = None
 
@@ -43,10 +47,13 @@ def sheets(found: Tables) -> dict[str, str]:
         "ranking": list(_ranking(found.compared)),
         "comparisons": list(_contrasts(found.compared)),
         "oracle_gap": list(_gaps(found.gapped)),
-        "oracle_gap_factors": list(_factors(found.gapped.columns if found.gapped else ())),
+        "oracle_gap_factors": list(_factors(found.gapped.found if found.gapped else ())),
         "jitter": list(_levels(found.responses)),
         "tolerance": list(_radii(found.responses)),
         "factors": list(_factors(found.factors)),
+        "partial_effects": list(_effects(found.depends)),
+        "expected": list(_expected(found.expected)),
+        "expected_errors": list(_errors(found.expected)),
         "datasets": [_estimate(one.group, one.item, dataset=one.dataset) for one in found.datasets],
         "volumes_by_task": list(_volume_means(found.volumes)),
         "volumes": list(_volumes(found.volumes)),
@@ -157,6 +164,39 @@ def _factors(found: Iterable[Factors]) -> Iterator[dict[str, Scalar]]:
                 "protocol": one.protocol, "off_protocol": one.off_protocol, **asdict(row),
                 "n_targets": one.n_targets, "n_units": one.n_units, "by_image": one.by_image,
                 "n_strata": one.n_strata, "n_left_out": one.n_left_out,
+            }  # fmt: skip
+
+
+def _effects(found: Depends | None) -> Iterator[dict[str, Scalar]]:
+    for attribute, steps in found.steps if found else ():
+        for number, step in enumerate(steps, start=1):
+            yield {"of": found.leading if found else None, "attribute": attribute,
+                   "fifth_by_rank": number, **asdict(step)}  # fmt: skip
+
+
+def _expected(found: Expectations | None) -> Iterator[dict[str, Scalar]]:
+    for kind in found.kinds if found else ():
+        for way, cell in zip(found.columns if found else (), kind.cells, strict=True):
+            yield {
+                "kind": kind.name, "like": kind.like, "n_targets": kind.n_targets,
+                "n_subjects": kind.n_subjects, "way": way, "dice": cell.value, "lo": cell.lo,
+                "hi": cell.hi, "reason": cell.reason,
+            }  # fmt: skip
+
+
+def _errors(found: Expectations | None) -> Iterator[dict[str, Scalar]]:
+    for line in found.errors if found else ():
+        for held_out, error in (("subjects", line.error), ("data sets", line.new_dataset)):
+            if error is None:
+                continue
+            yield {
+                "way": line.name, "when": line.when, "held_out": held_out,
+                "n_units": error.n_units, "n_targets": error.n_targets,
+                "answered": error.answered, "mae": error.own.mae, "mae_mean": error.mean.mae,
+                "mae_task": error.task.mae if error.task else None,
+                "mae_predicted_iou": error.predicted_iou.mae if error.predicted_iou else None,
+                "rho": error.own.rho, "r2": error.r2, "p": error.p, "p_task": error.p_task,
+                "coverage": error.coverage, "width": error.width,
             }  # fmt: skip
 
 
