@@ -144,6 +144,7 @@ def render(
         expected=parts.expected,
         n_seeds=max(len(folder.run.seeds) for folder in pooled.runs),
         table=by_task(rows, means),
+        nsd_tolerance=f"{pooled.runs[0].run.nsd_tolerance:g} mm, or px",
         has_failed=any(row.dice.n_failed for row in rows),
         has_unknown=any(row.dice.n_images_unknown for row in rows),
         columns=columns,
