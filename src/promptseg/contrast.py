@@ -19,6 +19,7 @@ from promptseg.significance import can_pass, holm, sign_flip_each, sign_flip_p
 from promptseg.stats import DRAWS, FEWEST
 
 KEY = ("model", "protocol", "strategy", "selection")
+COMPARED = ("jitter_mode", "off_protocol", "task", "outcome")  # what makes a record take part
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +156,12 @@ def _pairs_of_others(records: pl.DataFrame, arms: Sequence[Arm]) -> list[tuple[f
     if len(arms) < 2:
         return []
     listed = pl.DataFrame([dict(zip(KEY, astuple(arm), strict=True)) for arm in arms])
-    numbered = with_corpus(_exact(records)).join(listed.with_row_index("arm"), on=KEY, how="inner")
+    target = ["task", "dataset", "who", "image_id", "corpus", "target_id"]
+    read = {*target, *KEY, *COMPARED, "subject", "dice"} - {"who"}  # of a million, the rest is much
+    scored = _exact(with_corpus(records).select(sorted(read)))
+    numbered = scored.join(listed.with_row_index("arm"), on=KEY, how="inner")
     by_image = numbered["subject"].is_null().any()
     whole = numbered.with_columns(who=pl.col("image_id") if by_image else pl.col("subject"))
-    target = ["task", "dataset", "who", "image_id", "corpus", "target_id"]
     dice = whole.group_by("arm", *target).agg(pl.col("dice").mean())
     table = dice.pivot(on="arm", index=target, values="dice").sort(target)
     values = table.select([str(number) for number in range(len(arms))]).to_numpy()
