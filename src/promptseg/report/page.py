@@ -151,18 +151,7 @@ def render(
         has_off_protocol=any(row.group.off_protocol for row in rows),
         cases=_cases(pooled, rows, best, corpora, looking),
         gallery=_gallery(pooled, rows, best, corpora),
-        methods=[
-            paragraph(
-                [folder.run for folder in pooled.runs],
-                rows,
-                means,
-                compared=parts.compared,
-                is_correlated=_is_correlated(parts),
-            ),
-            *methods([folder.run for folder in pooled.runs], rows),
-            *_more_methods(parts),
-            *licences([folder.run for folder in pooled.runs], known),
-        ],
+        methods=list(_methods(pooled, parts, known)),
         csv={key: uri(text) for key, text in made.items()},
         gap=parts.gapped,
         datasets=parts.datasets,
@@ -251,6 +240,21 @@ def _more_methods(parts: _Parts) -> Iterator[Method]:
         yield Method("Volumes", VOLUME_METHOD)
     if parts.expected is not None:
         yield Method("What to expect", EXPECTED_METHOD)
+
+
+def _methods(pooled: Pool, parts: _Parts, corpora: Sequence[Corpus | None]) -> Iterator[Method]:
+    """Give the paragraph to take, then every method by itself, and the licences."""
+    runs = [folder.run for folder in pooled.runs]
+    yield paragraph(
+        runs,
+        parts.rows,
+        parts.means,
+        compared=parts.compared,
+        is_correlated=_is_correlated(parts),
+    )
+    yield from methods(runs, parts.rows)
+    yield from _more_methods(parts)
+    yield from licences(runs, corpora)
 
 
 def _is_correlated(parts: _Parts) -> bool:
