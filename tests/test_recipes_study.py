@@ -188,6 +188,16 @@ def test_figure_6_shows_the_planted_order_of_the_strategies(study: Path):
     assert "points5+5" in drawn
 
 
+def test_the_oracle_gap_is_told_without_a_test(study: Path):
+    """It cannot be positive; the contrasts beside it are tested."""
+    gaps, tests = of(study, "figure_6_oracle"), of(study, "figure_6_contrasts")
+
+    assert {"p", "p_holm"} <= set(tests.columns)
+    assert not {"p", "p_holm"} & set(gaps.columns)
+    assert " p |" not in (study / "figure_6_oracle.md").read_text()
+    assert gaps["cell_difference_value"].max() <= 0
+
+
 def test_figure_6_compares_everything_on_its_own_images_alone(study: Path):
     """No mean of few images stands beside one of many; a grid that is not asked for stays out."""
     records = load_run(runs_of(study, ""), runs_of(study, "-everything-8"))
@@ -348,3 +358,12 @@ def test_undefined_is_a_dash_in_a_table(tmp_path: Path):
 
     assert (tmp_path / "t.md").read_text().endswith("| 0.123 | x |\n| – | y |\n")
     assert pl.read_csv(tmp_path / "t.csv").columns == ["a", "b"]
+
+
+def test_no_small_p_is_written_as_zero(tmp_path: Path):
+    """Columns of p alone: a small loss is a small loss. The CSV has all digits."""
+    frame = pl.DataFrame({"p": [1e-5], "p_holm": [0.0], "loss_p": [0.001], "loss": [1e-5]})
+    sheet.write(frame, tmp_path / "t", "T.")
+
+    assert (tmp_path / "t.md").read_text().endswith("| <0.001 | <0.001 | 0.001 | 0.000 |\n")
+    assert pl.read_csv(tmp_path / "t.csv")["p"].item() == 1e-5

@@ -8,6 +8,7 @@ import polars as pl
 from promptseg.errors import DataError
 
 DIGITS = 3
+SMALLEST_P = 0.001  # that is written out
 
 
 def write(frame: pl.DataFrame, path: Path, title: str, shown: Sequence[str] = ()) -> None:
@@ -29,14 +30,21 @@ def write(frame: pl.DataFrame, path: Path, title: str, shown: Sequence[str] = ()
     flat = frame.select(pl.exclude(pl.List))
     flat.write_csv(path.with_suffix(".csv"))
     table = flat.select(shown) if shown else flat
-    rows = [table.columns, ["---"] * table.width, *(map(_said, row) for row in table.iter_rows())]
+    rows = [
+        table.columns,
+        ["---"] * table.width,
+        *(map(_said, table.columns, row) for row in table.iter_rows()),
+    ]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     path.with_suffix(".md").write_text(f"{title}\n\n{lines}\n", encoding="utf-8")
     print(f"{path}.csv, {path.name}.md: {frame.height} rows")
 
 
-def _said(value: object) -> str:
-    """Write a cell; undefined is a dash, never a zero."""
+def _said(column: str, value: object) -> str:
+    """Write a cell; undefined is a dash, never a zero, and neither is a small p."""
     if value is None:
         return "–"
+    is_p = column in {"p", "p_holm"} or column.endswith("_p")
+    if is_p and isinstance(value, float) and value < SMALLEST_P:
+        return f"<{SMALLEST_P}"
     return f"{value:.{DIGITS}f}" if isinstance(value, float) else str(value)

@@ -40,14 +40,14 @@ class Arm:
 class Contrast:
     """One arm against another: `cell.difference` is `arm` minus `against`, over tasks if several.
 
-    `p` is two-sided, by flipping the signs of the subjects. `p_holm` is corrected for all contrasts
-    shown together; None where the subjects are too few to test.
+    `p` is two-sided, by flipping the signs of the subjects; None where nothing is tested. `p_holm`
+    is corrected for all contrasts shown together; None also where the subjects are too few.
     """
 
     arm: Arm
     against: Arm
     cell: Cell
-    p: float
+    p: float | None
     p_holm: float | None = None
 
 
@@ -142,21 +142,21 @@ def oracle_gaps(records: pl.DataFrame, arms: Sequence[Arm]) -> list[Contrast]:
     """Compare the candidate that a user gets (`predicted`) with the best one, by strategy.
 
     Both choose among the same candidates, so that the difference is never positive: what a better
-    choice could give.
+    choice could give. Nothing is tested, since no difference is not among what could be: p is None.
     """
     pairs = (
         (arm, replace(arm, selection="oracle")) for arm in arms if arm.selection == "predicted"
     )
     by_arm = _by_arm(records)
     found = (_contrast(by_arm, own, oracle) for own, oracle in pairs if oracle in arms)
-    return corrected([one for one in found if one is not None])
+    return [replace(one, p=None) for one in found if one is not None]
 
 
 def corrected(found: Sequence[Contrast]) -> list[Contrast]:
     """Correct the p of contrasts for each other, by Holm; those that never could pass have none."""
     able = can_pass([one.cell.n_units for one in found])
-    tested = [i for i, is_able in enumerate(able) if is_able]
-    values = dict(zip(tested, holm([found[i].p for i in tested]), strict=True))
+    tested = {i: one.p for i, one in enumerate(found) if able[i] and one.p is not None}
+    values = dict(zip(tested, holm(list(tested.values())), strict=True))
     return [replace(one, p_holm=values.get(i)) for i, one in enumerate(found)]
 
 
