@@ -172,6 +172,41 @@ def test_tables_6_and_8_are_those_of_the_library(study: Path):
     assert {"px", "px as rel"} == set(eighth["measure"])
 
 
+def test_table_8_is_read_over_tasks_and_kept_by_task(study: Path):
+    """Hundreds of rows are no table to read."""
+    every = of(study, "table_8")
+    over_tasks = every.filter(pl.col("task") == "all tasks").height
+    said = (study / "table_8.md").read_text()
+
+    assert 0 < over_tasks < every.height
+    assert said.count("| all tasks |") == over_tasks
+    assert "disc (CT)" not in said
+    assert f"{over_tasks} of {every.height} rows; table_8.csv has them all." in said
+
+
+def test_table_8_of_one_task_is_that_task():
+    """There is no mean over tasks then."""
+    curve = dict.fromkeys(table_8.CURVE, "x")
+    rows = [{**curve, "task": "a"}, {**curve, "task": "a"}]
+    several = [{**curve, "mode": "y", "task": task} for task in ("a", "b", "all tasks")]
+    read = pl.DataFrame([*rows, *several]).filter(table_8.TO_READ)
+
+    assert read.select("mode", "task").rows() == [("x", "a"), ("x", "a"), ("y", "all tasks")]
+
+
+@pytest.mark.parametrize("most", [2, 3, 10])
+def test_no_tick_of_figure_16_lies_between_two_clicks(most: int):
+    """Half a click is none."""
+    rows = [
+        {"model": "m", "selection": "single", "how": "clicked", "n_points": n, "value": 0.5,
+         "lo": None, "hi": None}
+        for n in range(1, most + 1)
+    ]  # fmt: skip
+    ticks = figure_16.draw(pl.DataFrame(rows)).axes[0].get_xticks()
+
+    assert all(float(tick).is_integer() for tick in ticks)
+
+
 def test_figure_6_shows_the_planted_order_of_the_strategies(study: Path):
     """One point, five, ten, a box and a box with a point, on the same targets; boxes tested."""
     rows = of(study, "figure_6", selection="single")
@@ -186,6 +221,16 @@ def test_figure_6_shows_the_planted_order_of_the_strategies(study: Path):
     assert tests["cell_difference_value"].item() == pytest.approx(-0.48, abs=0.02)
     assert "planted, single" in drawn
     assert "points5+5" in drawn
+
+
+def test_the_oracle_gap_is_told_without_a_test(study: Path):
+    """It cannot be positive; the contrasts beside it are tested."""
+    gaps, tests = of(study, "figure_6_oracle"), of(study, "figure_6_contrasts")
+
+    assert {"p", "p_holm"} <= set(tests.columns)
+    assert not {"p", "p_holm"} & set(gaps.columns)
+    assert " p |" not in (study / "figure_6_oracle.md").read_text()
+    assert gaps["cell_difference_value"].max() <= 0
 
 
 def test_figure_6_compares_everything_on_its_own_images_alone(study: Path):

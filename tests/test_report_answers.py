@@ -245,6 +245,8 @@ def test_no_label_of_the_frontier_lies_on_another_or_on_a_point():
     labels = [(p.label_x, p.label_y, 7.0 * len(str(p.number))) for p in drawn.points]
 
     assert len(labels) == 24
+    assert not drawn.points[0].is_led
+    assert any(point.is_led for point in drawn.points), "a line leads to what lies far away"
     for i, (x, y, width) in enumerate(labels):
         assert drawn.left <= x <= drawn.right
         assert drawn.top <= y <= drawn.bottom

@@ -175,7 +175,32 @@ def test_a_case_shows_image_reference_prediction_and_prompt(opened):
     dialog.locator(".told tbody button", has_text="reference, points5+5 / single").click()
     dialog.locator("input[name=layer-a]").check()
     assert dialog.locator(".view .click").count() == 10
+    assert dialog.locator(".view rect.box.of-b").count() == 1, "the other answer had a box"
     assert dialog.locator(".told tr.current td").nth(1).text_content() == "1.000"
+
+
+def test_each_of_two_answers_is_shown_with_its_own_prompt(opened):
+    """A shifted box is not the exact one; the same box of two models is drawn once."""
+    choose(opened, "a", "box, box / single")
+    labels = opened.locator("#case-list select[name=b] option").all_text_contents()
+    shifted = next(text for text in labels if text.startswith("box, box (shift:px:0-10)"))
+    choose(opened, "b", shifted)
+    opened.click("table.cases tbody tr >> nth=0")
+    dialog = opened.locator("dialog")
+    boxes = dialog.locator(".view rect.box")
+    where = [tuple(boxes.nth(i).get_attribute(side) for side in ("x", "y")) for i in range(2)]
+    assert boxes.count() == 2
+    assert where[0] != where[1]
+    assert dialog.locator(".layers").get_by_text(f"prompt of {shifted} (dotted)").count() == 1
+    dialog.locator("input[name=layer-prompt-b]").uncheck()
+    assert dialog.locator(".view rect.box").count() == 1
+    assert dialog.locator(".view rect.box.of-b").count() == 0
+    opened.keyboard.press("Escape")
+
+    choose(opened, "b", "reference, box / single")
+    opened.click("table.cases tbody tr >> nth=0")
+    assert dialog.locator(".view rect.box").count() == 1
+    assert dialog.locator(".layers").get_by_text("prompt, the same of both").count() == 1
 
 
 def test_the_keyboard_alone_is_enough(opened):

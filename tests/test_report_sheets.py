@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from test_volume import of_slice
 from typer.testing import CliRunner
 
 from promptseg.cli import app
-from promptseg.report import summary_rows, write_report
+from promptseg.report import flat, summary_rows, table, table_rows, write_report
 
 
 def sheets_of(html: str) -> dict[str, list[dict[str, str]]]:
@@ -158,3 +159,20 @@ def test_the_methods_tell_what_was_done_and_nothing_else(tmp_path):
     assert "partial Spearman correlations within data set" not in two
     assert "Prompts were also moved (shift:px:" in moved
     assert "DICE was related to attributes of the targets by partial Spearman" in moved
+
+
+def test_the_numbers_as_json_are_those_of_the_page_computed_once(tmp_path, monkeypatch):
+    """One pass for the tasks and one for their means; the rows are those of `table_rows`."""
+    made = run_of(tmp_path / "r", {("m", "box", "liver"): 0.9, ("m", "point1", "liver"): 0.4})
+    expected = [flat(row) for row in table_rows([made])]
+    measured = []
+    rows_of = table._rows
+    monkeypatch.setattr(
+        table, "_rows", lambda records, by: (measured.append(by.__name__), rows_of(records, by))[1]
+    )
+    asked = ["report", str(made.path), "--out", str(tmp_path / "o.html"), "--json"]
+    result = CliRunner().invoke(app, asked)
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rows"] == expected
+    assert sorted(measured) == ["estimate", "over_tasks"]

@@ -18,6 +18,7 @@ import polars as pl
 import runs
 import sheet
 from asked import ask, exact, plainly
+from matplotlib.ticker import MaxNLocator
 
 from promptseg import frame_of
 from promptseg.clicks import number_of_clicks
@@ -94,6 +95,7 @@ def draw(found: pl.DataFrame) -> plot.Figure:
         ends = own.select("lo", "hi").rows()
         style = (place, f"{model}, {selection}, {how}")
         plot.marks(axes, own["n_points"], own["value"], ends, style=style, hollow=how == PLACED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="clicks, or points placed beforehand", ylabel="DICE", ylim=(0, 1))
     axes.legend(loc="lower right")
     return figure

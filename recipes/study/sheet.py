@@ -11,7 +11,14 @@ DIGITS = 3
 SMALLEST_P = 0.001  # that is written out
 
 
-def write(frame: pl.DataFrame, path: Path, title: str, shown: Sequence[str] = ()) -> None:
+def write(
+    frame: pl.DataFrame,
+    path: Path,
+    title: str,
+    shown: Sequence[str] = (),
+    *,
+    rows: pl.Expr | None = None,
+) -> None:
     """Write `path.csv` and `path.md`, and say so.
 
     Parameters
@@ -19,6 +26,8 @@ def write(frame: pl.DataFrame, path: Path, title: str, shown: Sequence[str] = ()
     shown
         The columns of the Markdown table, all if none are named. Columns that hold lists are in
         neither file.
+    rows
+        Which rows the Markdown table has, all if it is None; it says how many more the CSV has.
 
     Raises
     ------
@@ -29,13 +38,16 @@ def write(frame: pl.DataFrame, path: Path, title: str, shown: Sequence[str] = ()
         raise DataError(f"{path.name}: the runs hold nothing of it. {title}")
     flat = frame.select(pl.exclude(pl.List))
     flat.write_csv(path.with_suffix(".csv"))
-    table = flat.select(shown) if shown else flat
-    rows = [
+    read = flat if rows is None else flat.filter(rows)
+    table = read.select(shown) if shown else read
+    if table.height < flat.height:
+        title = f"{title} {table.height} of {flat.height} rows; {path.name}.csv has them all."
+    cells = [
         table.columns,
         ["---"] * table.width,
         *(map(_said, table.columns, row) for row in table.iter_rows()),
     ]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in cells)
     path.with_suffix(".md").write_text(f"{title}\n\n{lines}\n", encoding="utf-8")
     print(f"{path}.csv, {path.name}.md: {frame.height} rows")
 

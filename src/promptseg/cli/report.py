@@ -60,7 +60,7 @@ def report(
     promptseg report one.run other.run --cases all --out both.html
     """
     from promptseg.record import open_run
-    from promptseg.report import flat, table_rows, write_report
+    from promptseg.report import flat, write_with_rows
     from promptseg.terminal import print_json
 
     if out.suffix.lower() not in {".html", ".htm"}:
@@ -70,9 +70,9 @@ def report(
     most = _most(cases)
     folders = [open_run(path) for path in runs]
     fitted = None if predictor is None else _learn(folders, predictor)
-    write_report(folders, out, most_cases=most, tables=tables, predictor=fitted)
+    rows = write_with_rows(folders, out, most_cases=most, tables=tables, predictor=fitted)
     if as_json:
-        print_json({"report": str(out), "rows": [flat(row) for row in table_rows(folders)]})
+        print_json({"report": str(out), "rows": [flat(row) for row in rows]})
     else:
         print(out)
 

@@ -10,7 +10,7 @@ const promptsegCases = (() => {
   const OUTCOMES = ["ok", "miss", "failed"];
   const MEASURES = [["dice", "DICE", 3], ["hd95", "HD95", 1], ["nsd", "NSD", 3], ["predicted_iou", "predicted IoU", 3]];
   let data, details = [], pictures = {}, order = [], page = 0, open = null, opener = null;
-  const layers = { reference: true, a: true, b: true, prompt: true };
+  const layers = { reference: true, a: true, b: true, prompt: true, "prompt-b": true };
   const waiting = {};
 
   // elements: text is always text, whatever names the user's files have
@@ -193,23 +193,32 @@ const promptsegCases = (() => {
       }
     }
     if (one.candidate !== undefined) path(one.paths[one.candidate], "candidate");
-    const prompt = one.prompts[one.answers[a]?.[1]];
-    if (layers.prompt && prompt) {
-      if (prompt.box) {
-        const [l, t, r, u] = prompt.box, at = { x: l, y: t, width: r - l, height: u - t };
-        image.append(draw("rect", { class: "halo", ...at }), draw("rect", { class: "box", ...at }));
-      }
-      const r = Math.max(x1 - x0, y1 - y0) * 0.016;
-      for (const [x, y, positive] of prompt.clicks)
-        image.append(draw("g", { class: `click ${positive ? "positive" : "negative"}`, transform: `translate(${x} ${y}) scale(${r})` },
-          draw("circle", { class: "plate", r: 1 }), draw("path", { class: "sign", d: `M-.55 0H.55${positive ? "M0-.55V.55" : ""}` })));
-    }
+    const r = Math.max(x1 - x0, y1 - y0) * 0.016;
+    if (layers["prompt-b"] && differs(one, a, b)) paintPrompt(image, promptOf(one, b), r, " of-b");
+    if (layers.prompt) paintPrompt(image, promptOf(one, a), r, "");
     return image;
+  }
+  const promptOf = (one, answer) => answer === null ? undefined : one.prompts?.[one.answers?.[answer]?.[1]];
+  function differs(one, a, b) {  // another strategy, or moved: each answer has a prompt of its own
+    const other = promptOf(one, b);
+    return other !== undefined && JSON.stringify(other) !== JSON.stringify(promptOf(one, a));
+  }
+  function paintPrompt(image, prompt, r, whose) {
+    if (!prompt) return;
+    if (prompt.box) {
+      const [l, t, right, u] = prompt.box, at = { x: l, y: t, width: right - l, height: u - t };
+      image.append(draw("rect", { class: "halo", ...at }), draw("rect", { class: `box${whose}`, ...at }));
+    }
+    for (const [x, y, positive] of prompt.clicks)
+      image.append(draw("g", { class: `click ${positive ? "positive" : "negative"}${whose}`, transform: `translate(${x} ${y}) scale(${r})` },
+        draw("circle", { class: "plate", r: 1 }), draw("path", { class: "sign", d: `M-.55 0H.55${positive ? "M0-.55V.55" : ""}` })));
   }
   function paintLayers(i, one, b) {
     const named = [["reference", "reference (solid)"], ["a", `prediction of ${data.answers[field("a").value].label} (dashed)`]];
     if (b !== null) named.push(["b", `prediction of ${data.answers[b].label} (dotted)`]);
-    named.push(["prompt", "prompt"]);
+    const a = Number(field("a").value);
+    if (differs(one, a, b)) named.push(["prompt", `prompt of ${data.answers[a].label}`], ["prompt-b", `prompt of ${data.answers[b].label} (dotted)`]);
+    else named.push(["prompt", b === null ? "prompt" : promptOf(one, b) ? "prompt, the same of both" : `prompt of ${data.answers[a].label}`]);
     const boxes = named.map(([key, text]) => {
       const input = make("input", { type: "checkbox", name: `layer-${key}` });
       input.checked = layers[key];

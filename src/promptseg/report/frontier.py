@@ -6,7 +6,7 @@ whose strategies all cost the same is one point, by the best of them, and the fi
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import cos, floor, log10, pi, sin
+from math import cos, floor, hypot, log10, pi, sin
 
 from promptseg.contrast import Arm, Place
 
@@ -29,6 +29,11 @@ class Point:
     number: int
     is_frontier: bool
     said: str
+
+    @property
+    def is_led(self) -> bool:
+        """Tell whether the label is so far away that a line has to lead to it."""
+        return hypot(self.label_x - self.x, self.label_y - self.y) > 1.5 * NEAR
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,25 @@ def write_report(
     DataError
         As `pool`; or the folder beside the file holds something else.
     """
+    write_with_rows(
+        runs, out, corpora=corpora, most_cases=most_cases, tables=tables, predictor=predictor
+    )
+    return out
+
+
+def write_with_rows(
+    runs: Sequence[RunFolder],
+    out: Path,
+    *,
+    corpora: Mapping[str, Corpus] | None = None,
+    most_cases: int | None = MOST_CASES,
+    tables: Path | None = None,
+    predictor: Predictor | None = None,
+) -> list[Row]:
+    """Write the report as `write_report` does, and return the rows that `table_rows` would give.
+
+    Who wants both need not have them computed twice. Raises as `write_report`.
+    """
     pooled = pool(runs)
     parts = _parts(pooled, predictor)
     made = sheets(_tables(parts))
@@ -90,7 +109,7 @@ def write_report(
     write_atomically(out, page.encode())
     if tables is not None:
         write_sheets(made, tables)
-    return out
+    return list(parts.rows)
 
 
 def render(
