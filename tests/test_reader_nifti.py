@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from promptseg.errors import DataError
-from promptseg.reader.nifti import (
+from promptseg.reader.nifti import read_nifti as read_volume
+from promptseg.reader.volume import (
     PLANES,
     Volume,
     cut,
     difference_of_grids,
     main_plane,
-    read_volume,
     spacing_of_slices,
 )
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 from promptseg.errors import DataError
-from promptseg.reader.nifti import Plane
+from promptseg.reader.volume import Plane
 from promptseg.weights import WheelFile, fetch_all
 
 SOFT_TISSUE_HU = (-160.0, 240.0)

@@ -10,7 +10,7 @@ from source import CC0, CC_BY, EACH_IMAGE, Source, covid, volumes
 
 from promptseg.curation import Curation
 from promptseg.demo import NUCLEI
-from promptseg.reader.nifti import Plane
+from promptseg.reader.volume import Plane
 from promptseg.weights import fetch_all
 
 

@@ -37,6 +37,7 @@ class MaskFile:
     source: str  # path below the folder
     object: str | None = None
     instance: int | None = None
+    annotator: str | None = None
 
     @property
     def is_one_object(self) -> bool:

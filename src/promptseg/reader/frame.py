@@ -5,7 +5,7 @@ do not fit come as drops with their reason, and the rest goes on.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Integer
 
 from promptseg.errors import DataError
-from promptseg.reader import nifti
+from promptseg.reader import volume as volumes
+from promptseg.reader.files import read_volume
 from promptseg.reader.folder import ImageFile, is_volume
 from promptseg.reader.image import (
     Picture,
@@ -40,6 +41,7 @@ class Labels:
     source: str
     values: Integer[np.ndarray, "*space"]
     entries: tuple[Entry, ...]
+    annotator: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -85,7 +87,7 @@ def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]
 
 def read_raw(path: Path) -> RawMask:
     """Read the values of a mask file of any kind."""
-    return RawMask(nifti.read_volume(path).voxels) if is_volume(path.name) else read_mask(path)
+    return RawMask(read_volume(path).values()) if is_volume(path.name) else read_mask(path)
 
 
 def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
@@ -113,49 +115,48 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
 
 
 def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
-    volume = nifti.read_volume(reading.folder / image.source)
+    volume = read_volume(reading.folder / image.source)
 
     def read(path: Path) -> RawMask:
-        other = nifti.read_volume(path)
-        if difference := nifti.difference_of_grids(volume, other):
+        other = read_volume(path)
+        if difference := volumes.difference_of_grids(volume, other):
             raise DataError(difference)
-        return RawMask(other.voxels)
+        return RawMask(other.values())
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
     if not labels and not (reading.keep_empty and _are_all_empty(image, drops)):
         raise DataError(NO_MASK)
-    lo, hi = finite_range(volume.voxels)
+    lo, hi = sorted(map(float, volume.scaled(np.array(finite_range(volume.voxels)))))
     for plane in _planes(volume, reading.plane):
-        for index in range(nifti.n_slices(volume, plane)):
-            pixels = scaled(nifti.cut(volume.voxels, plane, index), lo, hi)
+        for index in range(volumes.n_slices(volume, plane)):
+            pixels = scaled(volume.slice(plane, index), lo, hi)
             place = _place(volume, reading.image_id(image), plane, index)
-            spacing = nifti.spacing_of_slices(volume, plane)
+            spacing = volumes.spacing_of_slices(volume, plane)
             yield Frame(
                 image_id=f"{place.volume_id}/{plane}/{index:04d}",
                 source=image.source,
                 picture=Picture(pixels, "min-max volume", lo, hi),
                 labels=tuple(
-                    Labels(item.source, nifti.cut(item.values, plane, index), item.entries)
-                    for item in labels
+                    replace(item, values=volumes.cut(item.values, plane, index)) for item in labels
                 ),
                 spacing_yx_mm=spacing[:2] if spacing else reading.spacing_yx_mm,
                 place=place,
             )
 
 
-def _planes(volume: nifti.Volume, choice: PlaneChoice | None) -> tuple[nifti.Plane, ...]:
+def _planes(volume: volumes.Volume, choice: PlaneChoice | None) -> tuple[volumes.Plane, ...]:
     if choice is None:
-        return (nifti.main_plane(volume),)
-    return nifti.PLANES if choice == "all" else (choice,)
+        return (volumes.main_plane(volume),)
+    return volumes.PLANES if choice == "all" else (choice,)
 
 
-def _place(volume: nifti.Volume, volume_id: str, plane: nifti.Plane, index: int) -> Place:
-    spacing = nifti.spacing_of_slices(volume, plane)
+def _place(volume: volumes.Volume, volume_id: str, plane: volumes.Plane, index: int) -> Place:
+    spacing = volumes.spacing_of_slices(volume, plane)
     return Place(
         volume_id=volume_id,
         slice_index=index,
-        n_slices=nifti.n_slices(volume, plane),
+        n_slices=volumes.n_slices(volume, plane),
         plane=plane,
         spacing_slice_mm=spacing[2] if spacing else None,
         affine=tuple(float(v) for v in volume.affine.ravel()) if spacing else None,
@@ -187,7 +188,7 @@ def _read_labels(
             area = int(np.count_nonzero(values == value))
             drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
         if entries:
-            labels.append(Labels(file.source, values, tuple(entries)))
+            labels.append(Labels(file.source, values, tuple(entries), file.annotator))
     return tuple(labels), drops
 
 
@@ -214,9 +215,11 @@ def targets_of(labels: Labels, image_id: str) -> Iterator[Target]:
         values = sorted(present.intersection(entry.values))
         if values:
             mask = np.isin(labels.values, values)
-            yield Target(f"{image_id}#{_name(entry)}", entry.object, mask, entry.instance)
+            target_id = f"{image_id}#{_name(entry, labels.annotator)}"
+            yield Target(target_id, entry.object, mask, entry.instance, labels.annotator)
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: Entry, annotator: str | None) -> str:
     name = entry.object.replace("#", "_")
-    return name if entry.instance is None else f"{name}/{entry.instance}"
+    instance = "" if entry.instance is None else f"/{entry.instance}"
+    return f"{name}{instance}" + ("" if annotator is None else f"@{annotator.replace('#', '_')}")

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from promptseg.errors import DataError
-from promptseg.reader import nifti
+from promptseg.reader import volume as volumes
+from promptseg.reader.files import read_volume
 from promptseg.reader.folder import MaskFile, is_volume
 from promptseg.reader.frame import Labels
 from promptseg.reader.image import RawMask, read_mask
@@ -62,14 +63,14 @@ class Layer:
         return _placed(self.values, self.corner, self.shape)
 
     def _slice(self, place: Place, sample: Sample) -> Integer[np.ndarray, "h w"]:
-        plane = next((plane for plane in nifti.PLANES if plane == place.plane), None)
+        plane = next((plane for plane in volumes.PLANES if plane == place.plane), None)
         if plane is None:
             raise DataError(f"its image is a slice of an unknown plane, {place.plane!r}")
         height, width = sample.image.shape[:2]
-        shape = nifti.shape_of_slices(plane, place.n_slices, height, width)
-        if difference := nifti.difference_of_grids(_grid(shape, place.affine), self._own_grid()):
+        shape = volumes.shape_of_slices(plane, place.n_slices, height, width)
+        if difference := volumes.difference_of_grids(_grid(shape, place.affine), self._own_grid()):
             raise DataError(difference)
-        axis = nifti.slice_axis(plane)
+        axis = volumes.slice_axis(plane)
         at = place.slice_index - self.corner[axis]
         is_inside = 0 <= at < self.values.shape[axis]
         section = np.moveaxis(self.values, axis, 0)[at : at + 1 if is_inside else at]
@@ -80,17 +81,17 @@ class Layer:
             tuple(corner.tolist()),
             tuple(1 if i == axis else n for i, n in enumerate(self.shape)),
         )
-        return nifti.cut(slab, plane, 0)
+        return volumes.cut(slab, plane, 0)
 
-    def _own_grid(self) -> nifti.Volume:
+    def _own_grid(self) -> volumes.Volume:
         affine = None if self.affine is None else tuple(self.affine.ravel().tolist())
         return _grid(self.shape, affine)
 
 
-def _grid(shape: tuple[int, ...], affine: tuple[float, ...] | None) -> nifti.Volume:
+def _grid(shape: tuple[int, ...], affine: tuple[float, ...] | None) -> volumes.Volume:
     """Make a volume to compare grids with; curation stores no affine where it is the identity."""
     matrix = np.eye(4) if affine is None else np.array(affine).reshape(4, 4)
-    return nifti.grid(shape, matrix)
+    return volumes.grid(shape, matrix)
 
 
 def _placed(
@@ -113,8 +114,8 @@ def read_layer(root: Path, file: MaskFile, words: Vocabulary) -> Layer:
     """
     path = root / file.source
     if is_volume(file.source):
-        volume = nifti.read_volume(path)
-        raw, affine = RawMask(volume.voxels), volume.affine
+        volume = read_volume(path)
+        raw, affine = RawMask(volume.values()), volume.affine
     else:
         raw, affine = read_mask(path), None
     corner, values = _cropped(as_labels(raw, words.naming))
