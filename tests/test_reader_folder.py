@@ -130,7 +130,7 @@ def test_what_cannot_be_paired_is_listed_with_its_reason(tmp_path):
 
     assert masks_by_image(listing) == {"images/1.jpg": ["masks/1.png"]}
     assert dict(listing.left_out) == {
-        "images/1.png": "images/1.jpg has the same name but for its suffix (or # for _)",
+        "images/1.png": "another image has the same name but for its suffix (or # for _)",
         "images/notes.txt": "files of this type are not read",
         "masks/1.gif": "files of this type are not read",
         "masks/9.png": "no image belongs to this mask by its name",

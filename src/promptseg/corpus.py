@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import DataError
-from promptseg.mask import from_rle
-from promptseg.parquet import arrow_schema, write_atomically
-from promptseg.pixels import decode_image, displayed
+from promptseg.parquet import arrow_schema
 from promptseg.rows import DropRow, ImageRow, TargetRow, fingerprint, image_digest, image_schema
-from promptseg.sample import Listed, Place, Sample, Target, Unreadable, task_name
+from promptseg.sample import Sample, Unreadable, task_name
+from promptseg.store import Store
+from promptseg.stored import DAMAGE, read_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,7 +117,7 @@ class Corpus:
             wanted = [row["image_id"] for row in rows]
             table = pq.read_table(masks, filters=[("image_id", "in", wanted)])
             of_image = _by_image(table.to_pylist())
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(
                 f"{images.parent.parent} is damaged in part {group.part}: {error}. Curate it again."
             ) from error
@@ -129,16 +129,12 @@ class Corpus:
                 yield read_sample(row, of_image.get(name, []), targets[name])
 
 
-# what pyarrow raises on files that are not what they should be; its own errors are among them
-_DAMAGE = (OSError, ValueError, TypeError, KeyError)
-
-
 def _metadata(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
         return pq.read_metadata(path)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path} is damaged: {error}. Curate the corpus again.") from error
 
 
@@ -151,7 +147,7 @@ def _column(path: Path, name: str) -> list[Any]:
         try:
             with pq.ParquetFile(part) as file:
                 values += file.read(columns=[name])[name].to_pylist()
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(f"{part} is damaged: {error}. Curate the corpus again.") from error
     return values
 
@@ -193,7 +189,7 @@ def _read_info(path: Path) -> CorpusInfo:
         counts = (info.n_images, info.n_targets)
         if not all(type(count) is int for count in counts):
             raise ValueError("its counts are no numbers")
-    except (*_DAMAGE, RecursionError) as error:
+    except (*DAMAGE, RecursionError) as error:
         raise DataError(f"{file} is damaged ({error}).") from error
     if version != FORMAT_VERSION:
         known_version = f"this promptseg reads {FORMAT_VERSION}"
@@ -225,59 +221,6 @@ def part_paths(path: Path, kind: str) -> list[Path]:
     return sorted((path / kind).glob("part-*.parquet"))
 
 
-def read_sample(
-    row: Mapping[str, Any], targets: list[dict[str, Any]], chosen: Container[str] | None = None
-) -> Sample | Unreadable:
-    """Turn a row of the corpus and its targets into a sample, once they are what was curated.
-
-    Takes all targets of the image, and leaves those out whose ids are not `chosen`.
-    """
-    kept = [target for target in targets if chosen is None or target["target_id"] in chosen]
-    try:
-        if image_digest(row, targets) != row["digest"]:
-            raise ValueError("its facts or masks were changed after it was curated")
-        stored = decode_image(row["image"]["bytes"], row["sha256"])
-        image = displayed(stored, row["intensity_lo"], row["intensity_hi"])
-        read = tuple(_target(target, (image.shape[0], image.shape[1])) for target in kept)
-    except _DAMAGE as error:
-        listed = tuple(Listed(t["target_id"], t["object"], t["annotator"]) for t in kept)
-        volume = None if row["volume_id"] is None else f"{row['volume_id']}/{row['plane']}"
-        return Unreadable(
-            row["image_id"], row["dataset"], row["modality"], row["subject"], listed, str(error),
-            volume=volume,
-        )  # fmt: skip
-    spacing = (row["spacing_y_mm"], row["spacing_x_mm"])
-    return Sample(
-        image_id=row["image_id"],
-        image=image,
-        dataset=row["dataset"],
-        modality=row["modality"],
-        subject=row["subject"],
-        spacing_yx_mm=None if None in spacing else spacing,
-        targets=read,
-        source=row["source"],
-        place=_place(row),
-    )
-
-
-def _place(row: Mapping[str, Any]) -> Place | None:
-    if row["volume_id"] is None:
-        return None
-    affine = row["affine"]
-    return Place(
-        **{field.name: row[field.name] for field in fields(Place) if field.name != "affine"},
-        affine=None if affine is None else tuple(affine),
-    )
-
-
-def _target(row: Mapping[str, Any], image_hw: tuple[int, int]) -> Target:
-    # before it is expanded: a hostile size would take all memory
-    if tuple(row["mask"]["size"]) != image_hw:
-        raise ValueError("a mask has another size than its image")
-    mask = from_rle(row["mask"])
-    return Target(row["target_id"], row["object"], mask, row["instance"], row["annotator"])
-
-
 class CorpusWriter:
     """Write a corpus image by image; memory does not grow with it.
 
@@ -285,18 +228,54 @@ class CorpusWriter:
     `corpus.json` and the folder is no corpus.
     """
 
-    def __init__(self, path: Path) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    def __init__(self, path: Path | str, *, is_begun: bool = False) -> None:
+        self.store = Store(path)
+        if not is_begun and not self.store.is_free():
             raise DataError(f"{path} exists and is not empty. Choose another --out, or delete it.")
-        self.path = path
         self.tasks: dict[str, int] = {}
         self.n_drops = 0
+        self.n_parts = 0  # written so far; what came since is in memory
         self._digests: list[str] = []
         self._images: list[dict[str, Any]] = []
         self._targets: list[TargetRow] = []
         self._drops: list[DropRow] = []
-        self._parts = 0
         self._ids: dict[str, None] = {}  # in the order in which they came
+
+    def restore(self, n_parts: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        """Go on after so many parts, and yield the rows of each by kind; others are deleted.
+
+        Pictures are not among the columns.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for name in self.store.names():
+            kind, _, part = name.partition("/")
+            if part.startswith("part-") and int(part[5:10]) >= n_parts:
+                self.store.remove(f"{kind}/{part}")
+        for self.n_parts in range(1, n_parts + 1):
+            rows: dict[str, list[dict[str, Any]]] = {}
+            for kind in ("images", "targets", "drops"):
+                name = f"{kind}/part-{self.n_parts - 1:05d}.parquet"
+                with pq.ParquetFile(pa.BufferReader(self.store.read(name))) as file:
+                    names = [n for n in file.schema_arrow.names if n != "image"]
+                    rows[kind] = file.read(columns=names).to_pylist()
+            self._recall(rows)
+            yield rows
+
+    def _recall(self, rows: dict[str, list[dict[str, Any]]]) -> None:
+        modality = {}
+        for image in rows["images"]:
+            self._ids[image["image_id"]] = None
+            self._digests.append(image["digest"])
+            modality[image["image_id"]] = image["modality"]
+        for target in rows["targets"]:
+            self._count(target["object"], modality[target["image_id"]])
+        self.n_drops += len(rows["drops"])
+
+    def _count(self, name: str, modality: str) -> None:
+        task = task_name(name, modality)
+        self.tasks[task] = self.tasks.get(task, 0) + 1
 
     def add(self, image: ImageRow, content: bytes, targets: list[TargetRow]) -> None:
         """Add one image (its facts and its PNG) with its targets.
@@ -310,8 +289,7 @@ class CorpusWriter:
         self._images.append({**asdict(image), "digest": "", "image": picture})
         self._targets.extend(targets)
         for target in targets:
-            task = task_name(target.object, image.modality)
-            self.tasks[task] = self.tasks.get(task, 0) + 1
+            self._count(target.object, image.modality)
         if len(self._images) == IMAGES_PER_PART:
             self._flush()
 
@@ -350,7 +328,7 @@ class CorpusWriter:
             rules=rules,
         )
         content = (json.dumps(asdict(info), indent=2) + "\n").encode()
-        write_atomically(self.path / "corpus.json", content)
+        self.store.write("corpus.json", content)
         return info
 
     def _flush(self) -> None:
@@ -360,7 +338,7 @@ class CorpusWriter:
             self._write("images", self._with_digests(targets.to_pylist()))
             self._write("targets", targets)
         self._write("drops", _table(DropRow, self._drops))
-        self._parts += 1
+        self.n_parts += 1
         self._images, self._targets, self._drops = [], [], []
 
     def _with_digests(self, targets: list[dict[str, Any]]) -> "pa.Table":
@@ -381,8 +359,8 @@ class CorpusWriter:
         sink = pa.BufferOutputStream()
         rows = IMAGES_PER_ROW_GROUP if kind == "images" else None
         pq.write_table(table, sink, compression="zstd", row_group_size=rows)
-        path = self.path / kind / f"part-{self._parts:05d}.parquet"
-        write_atomically(path, sink.getvalue().to_pybytes())
+        name = f"{kind}/part-{self.n_parts:05d}.parquet"
+        self.store.write(name, sink.getvalue().to_pybytes())
 
 
 def _by_image(targets: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

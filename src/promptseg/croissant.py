@@ -5,12 +5,12 @@ See https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 """
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.corpus import CorpusInfo
-from promptseg.parquet import arrow_schema, write_atomically
+from promptseg.parquet import arrow_schema
 from promptseg.rows import DropRow, TargetRow, image_schema
+from promptseg.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,10 +40,10 @@ _KINDS = {
 }
 
 
-def write_croissant(path: Path, info: CorpusInfo) -> None:
+def write_croissant(store: Store, info: CorpusInfo) -> None:
     """Write `croissant.json` beside a corpus's `corpus.json`."""
     content = json.dumps(describe(info), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path / "croissant.json", content.encode())
+    store.write("croissant.json", content.encode())
 
 
 def describe(info: CorpusInfo) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def follow_curation(
 
 
 def show_corpus(
-    path: Path, info: "CorpusInfo", drops: "Mapping[str, int]", *, as_json: bool
+    path: Path | str, info: "CorpusInfo", drops: "Mapping[str, int]", *, as_json: bool
 ) -> None:
     """Print what a corpus holds, what was left out, and what to look at twice."""
     if as_json:
@@ -109,7 +109,7 @@ def show_corpus(
         return
     rows = [[task, str(count)] for task, count in info.tasks.items()]
     print_table(f"{info.name}: {info.n_images} images", ["task", "targets"], rows)
-    print(f"{path}: {info.n_targets} targets; {info.n_drops} left out, listed in {path / 'drops'}")
+    print(f"{path}: {info.n_targets} targets; {info.n_drops} left out, listed in {path}/drops")
     for reason, count in sorted(drops.items(), key=lambda item: -item[1])[:5]:
         print(f"  left out {count}: {reason}")
     if subjects := info.rules.get("subjects"):

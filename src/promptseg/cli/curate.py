@@ -1,5 +1,6 @@
 """`promptseg curate`: a folder of images and masks becomes a corpus."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,15 @@ import typer
 from promptseg.cli.option import Json, words
 from promptseg.errors import DataError, pick
 
+PRIVACY, WORK = "What is called what", "How the work is done"
+
 
 def curate(
     source: Annotated[Path, typer.Argument(help="Folder with images/ and masks/ (or labels/).")],
-    out: Annotated[Path, typer.Option(help="Corpus to write: a new or empty folder.")],
+    out: Annotated[
+        str,
+        typer.Option(help="Corpus to write: a new or empty folder, or a URL (s3://bucket/corpus)."),
+    ],
     modality: Annotated[
         str | None, typer.Option(help='Modality, as the study names it: CT, "T1W MRI", X-ray ...')
     ] = None,
@@ -49,6 +55,43 @@ def curate(
     licence: Annotated[
         str | None, typer.Option(help="Licence of the data, e.g. CC-BY-4.0.")
     ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="keep the names of files, or hash them and what they tell of subjects under "
+            "--key. (default: hash DICOM, keep others)",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the secret key, made if it is not there; keep it apart from the corpus. "
+            "(default: one in your settings folder)",
+            envvar="PROMPTSEG_KEY",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    names_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write which image is which file (CSV): for your eyes, not for the corpus.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that read; a file that crashes one is left out. 0 reads in this one, "
+            "unprotected. (default: one per core)",
+            min=0,
+            rich_help_panel=WORK,
+        ),
+    ] = None,
+    memory: Annotated[
+        float,
+        typer.Option(help="GiB that reading one file may take.", min=0.25, rich_help_panel=WORK),
+    ] = 2.0,
     as_json: Json = False,
 ) -> None:
     """Turn a folder of images and masks into a corpus that evaluate reads.
@@ -60,6 +103,8 @@ def curate(
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
     from promptseg.curation import Curation, curate
+    from promptseg.curation.settings import NamesOf
+    from promptseg.isolated import GIB, Limits
     from promptseg.reader.frame import PlaneChoice
     from promptseg.terminal import follow_curation, show_corpus
 
@@ -76,8 +121,18 @@ def curate(
         object_name=object_name,
         instances=instances,
         threshold=threshold,
+        names=None if names is None else pick(words(NamesOf), names, "names"),
+        key=key or Path(typer.get_app_dir("promptseg")) / "key",
     )
-    info, drops = follow_curation(curate(source, out, settings))
+    steps = curate(
+        source,
+        out,
+        settings,
+        workers=(os.cpu_count() or 1) if workers is None else workers,
+        limits=Limits(memory_bytes=int(memory * GIB)),
+        names_out=names_out,
+    )
+    info, drops = follow_curation(steps)
     show_corpus(out, info, drops, as_json=as_json)
 
 

@@ -4,21 +4,29 @@ Nothing is left out silently: every image and label that does not come into the 
 with its reason.
 """
 
+import csv
+import io
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from promptseg.corpus import CorpusInfo, CorpusWriter
+from promptseg.corpus import CorpusInfo
 from promptseg.croissant import write_croissant
-from promptseg.curation.pieces import NO_TARGET, Kept, pieces
-from promptseg.curation.plan import plan_of
+from promptseg.curation.journal import identity
+from promptseg.curation.pieces import NO_TARGET, lost, pieces, size_of
+from promptseg.curation.plan import Plan, plan_of
 from promptseg.curation.settings import Curation
-from promptseg.curation.tally import Tally, hint, subjects_in_words
+from promptseg.curation.shelf import Shelf
+from promptseg.curation.tally import hint, subjects_in_words
 from promptseg.errors import DataError
-from promptseg.reader.folder import scan
+from promptseg.isolated import Limits, Lost, in_order
+from promptseg.parquet import write_atomically
+from promptseg.reader.folder import Listing, scan
 from promptseg.reader.frame import NO_MASK
 from promptseg.rows import DropRow
+from promptseg.store import is_url
 
 __all__ = ["Curation", "Progress", "curate"]
 
@@ -33,11 +41,31 @@ class Progress:
     drops: Mapping[str, int] = field(default_factory=dict)  # reason, with N for numbers -> so far
 
 
-def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, None, CorpusInfo]:
+def curate(
+    folder: Path,
+    out: Path | str,
+    settings: Curation,
+    *,
+    workers: int = 0,
+    limits: Limits | None = None,
+    names_out: Path | None = None,
+) -> Generator[Progress, None, CorpusInfo]:
     """Write a folder of images and masks as a corpus, yielding after each file of images.
 
-    Two runs on the same files give the same corpus. The generator's return value is also what
-    `open_corpus(out).info` gives.
+    Two runs on the same files give the same corpus, whatever the number of workers. An
+    interrupted curation goes on where its last part was written, if it is begun again with the
+    same files and settings. The generator's return value is also what `open_corpus(out).info`
+    gives.
+
+    Parameters
+    ----------
+    out
+        A new or empty folder, or a URL of any file system that fsspec knows.
+    workers
+        Processes that read. A file that makes one crash, hang, or take more memory than `limits`
+        allow is left out with that reason. With 0 this process reads, without that protection.
+    names_out
+        A CSV file to write outside of the corpus: image, file.
 
     Raises
     ------
@@ -45,34 +73,63 @@ def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, N
         The folder or a setting is not usable, or no image is; then there is no `corpus.json`.
     """
     listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
-    writer = CorpusWriter(out)
+    if any(path is not None and _is_inside(path, out) for path in (settings.key, names_out)):
+        raise DataError("The key of names, and names, belong outside of the corpus.")
     plan = plan_of(folder, listing, settings)
-    tally = Tally()
-    _store((DropRow(source=source, reason=why) for source, why in plan.left_out), writer, tally)
-    for done, image in enumerate(listing.images, start=1):
-        _store(pieces(image, plan), writer, tally)
-        yield Progress(done, len(listing.images), image.source, dict(tally.drops))
-    if not writer.n_images:
-        raise _nothing_usable(folder, tally.drops)
+    if names_out is not None:
+        write_atomically(names_out, _table_of_names(listing, plan))
+    shelf = Shelf.opened(out, _identity(folder, listing, plan))
+    yield from _fill(shelf, listing, plan, workers, limits or Limits())
+    if not shelf.writer.n_images:
+        raise _nothing_usable(folder, shelf.tally.drops)
     about = {"name": plan.reading.dataset, "licence": settings.licence, "citation": None}
+    tally = shelf.tally
     rules = {**plan.rules, "subjects": subjects_in_words(tally, settings), **hint(tally, plan)}
-    info = writer.finish(name=plan.reading.dataset, datasets=[about], rules=rules)
-    write_croissant(out, info)
+    info = shelf.writer.finish(name=plan.reading.dataset, datasets=[about], rules=rules)
+    write_croissant(shelf.writer.store, info)
+    shelf.close()
     return info
 
 
-def _store(pieces: Iterable[Kept | DropRow], writer: CorpusWriter, tally: Tally) -> None:
-    for piece in pieces:
-        if isinstance(piece, Kept):
-            try:
-                writer.add(piece.row, piece.content, piece.targets)
-                tally.keep(piece)
-                continue
-            except ValueError as error:  # its image_id is taken
-                row = piece.row
-                piece = DropRow(source=row.source, image_id=row.image_id, reason=str(error))
-        tally.drop(piece.reason)
-        writer.drop(piece)
+def _fill(
+    shelf: Shelf, listing: Listing, plan: Plan, workers: int, limits: Limits
+) -> Iterator[Progress]:
+    """Read what is not on the shelf yet, and put it there."""
+    names = plan.reading.names
+    if shelf.mark.n_parts == 0:
+        for source, why in plan.left_out:
+            shelf.put(DropRow(source=names.source(source), reason=why))
+    begun, left = shelf.mark.n_files, listing.images[shelf.mark.n_files :]
+    read = in_order(partial(pieces, plan=plan), left, workers=workers, limits=limits, size=size_of)
+    for number, piece in read:
+        image = listing.images[begun + number]
+        if isinstance(piece, Lost):
+            shelf.put(lost(image, plan, piece.reason))
+        elif piece is not None:
+            shelf.put(piece)
+        else:
+            shelf.turn()
+            done = begun + number + 1
+            source = names.source(image.source)
+            yield Progress(done, len(listing.images), source, dict(shelf.tally.drops))
+
+
+def _is_inside(key: Path, out: Path | str) -> bool:
+    return not is_url(out) and key.resolve().is_relative_to(Path(out).resolve())
+
+
+def _table_of_names(listing: Listing, plan: Plan) -> bytes:
+    sink = io.StringIO()
+    table = csv.writer(sink)
+    table.writerow(["image", "file"])
+    table.writerows([plan.reading.image_id(image), image.source] for image in listing.images)
+    return sink.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
+    files = [file for i in listing.images for file in (i.source, *(m.source for m in i.masks))]
+    told = f"{plan.settings!r}\n{plan.rules!r}\n{plan.left_out!r}\n{plan.reading.names.key_id}"
+    return identity(folder, files, told)
 
 
 def _nothing_usable(folder: Path, drops: Counter[str]) -> DataError:

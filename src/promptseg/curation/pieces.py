@@ -1,9 +1,8 @@
 """From one file of images to what is kept of it and what is dropped."""
 
 import hashlib
-import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -28,14 +27,29 @@ class Kept:
 
 def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
     """Turn one file of images into what is kept of it and what is dropped."""
+    names = plan.reading.names
     try:
         for frame in read_frames(image, plan.reading):
-            if isinstance(frame, DropRow):
-                yield frame
-            else:
-                yield from _checked(frame, plan)
+            found = [frame] if isinstance(frame, DropRow) else _checked(frame, plan)
+            for piece in found:
+                if isinstance(piece, DropRow):
+                    piece = replace(piece, source=names.source(piece.source))
+                yield piece
     except DataError as error:
-        yield DropRow(source=image.source, image_id=plan.reading.image_id(image), reason=str(error))
+        yield lost(image, plan, str(error))
+
+
+def lost(image: ImageFile, plan: Plan, reason: str) -> DropRow:
+    """Leave out a file of images, or what is left of it."""
+    source = plan.reading.names.source(image.source)
+    return DropRow(source=source, image_id=plan.reading.image_id(image), reason=reason)
+
+
+def size_of(piece: Kept | DropRow) -> int:
+    """Tell about how many bytes a piece takes."""
+    if isinstance(piece, DropRow):
+        return 200
+    return len(piece.content) + sum(200 + len(target.mask["counts"]) for target in piece.targets)
 
 
 def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
@@ -69,7 +83,7 @@ def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
 def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
     height, width = frame.picture.pixels.shape[:2]
     y_mm, x_mm = frame.spacing_yx_mm or (None, None)
-    subject, subject_source = _subject(frame, plan.subject)
+    subject, subject_source = _subject(frame, plan)
     return ImageRow(
         image_id=frame.image_id,
         dataset=plan.reading.dataset,
@@ -83,16 +97,16 @@ def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
         intensity_rule=frame.picture.rule,
         intensity_lo=frame.picture.lo,
         intensity_hi=frame.picture.hi,
-        source=frame.source,
+        source=plan.reading.names.source(frame.source),
         licence=plan.settings.licence,
         sha256=hashlib.sha256(content).hexdigest(),
         **(asdict(frame.place) if frame.place else {}),
     )
 
 
-def _subject(frame: Frame, pattern: re.Pattern[str] | None) -> tuple[str | None, str]:
+def _subject(frame: Frame, plan: Plan) -> tuple[str | None, str]:
     """Find the subject in the source's path; the slices of a volume share one in any case."""
-    if pattern is None:
+    if plan.subject is None:
         return (frame.place.volume_id, "file") if frame.place else (None, "unknown")
-    subject = subject_in(frame.source, pattern)
-    return (subject, "pattern") if subject else (None, "unknown")
+    subject = subject_in(frame.source, plan.subject)
+    return (plan.reading.names.subject(subject), "pattern") if subject else (None, "unknown")

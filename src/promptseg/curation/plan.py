@@ -4,11 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptseg.curation.secret import read_key
 from promptseg.curation.settings import Curation
 from promptseg.errors import DataError
 from promptseg.reader.folder import Listing, printable
 from promptseg.reader.frame import Reading, read_raw
 from promptseg.reader.labels import Naming, as_labels, values_in
+from promptseg.reader.names import Names
 from promptseg.reader.table import Found, Table, find_table
 
 
@@ -30,8 +32,9 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
     modality = (settings.modality or "").strip()
     if not modality:
         raise DataError("The modality is not known. Say it, for example by --modality CT.")
-    subject = _subject_pattern(settings.subject_pattern, listing)
-    dataset = printable(settings.dataset or folder.resolve().name).replace("#", "_")
+    subject = _subject_pattern(settings.subject_pattern, listing, settings.names == "hash")
+    names = _names(settings)
+    dataset = printable(settings.dataset or _folder_name(folder, names)).replace("#", "_")
     found = find_table(folder, settings.labels)
     naming = _naming(folder, listing, settings, found.table, dataset)
     reading = Reading(
@@ -41,8 +44,9 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
         plane=settings.plane,
         spacing_yx_mm=settings.spacing_yx_mm,
         keep_empty=settings.keep_empty,
+        names=names,
     )
-    rules = _rules(settings, listing, naming, found)
+    rules = {**_rules(settings, listing, naming, found), "names": _meaning_of_names(names)}
     return Plan(
         settings=settings,
         modality=modality,
@@ -52,6 +56,25 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
         left_out=(*listing.left_out, *found.left_out),
         guessed_name=_guessed_name(listing, settings, found, dataset),
     )
+
+
+def _names(settings: Curation) -> Names:
+    """Settle what files are called; a key is read only where something is hashed."""
+    hashes = settings.names == "hash"
+    if not hashes:
+        return Names()
+    if settings.key is None:
+        raise DataError("Names are hashed under a key. Say in which file it is, or is to be made.")
+    return Names(hashes, read_key(settings.key))
+
+
+def _meaning_of_names(names: Names) -> str:
+    return f"hashed under the key {names.key_id}" if names.hashes else "as the files are called"
+
+
+def _folder_name(folder: Path, names: Names) -> str:
+    name = folder.resolve().name
+    return f"data-{names.source(name)}" if names.hashes else name
 
 
 def _guessed_name(listing: Listing, settings: Curation, found: Found, dataset: str) -> str | None:
@@ -93,7 +116,9 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     return True
 
 
-def _subject_pattern(pattern: str | None, listing: Listing) -> re.Pattern[str] | None:
+def _subject_pattern(
+    pattern: str | None, listing: Listing, is_secret: bool
+) -> re.Pattern[str] | None:
     """Compile the pattern, and see that it finds the subject of at least one image."""
     if pattern is None:
         return None
@@ -104,9 +129,10 @@ def _subject_pattern(pattern: str | None, listing: Listing) -> re.Pattern[str] |
             f"--subject-pattern {pattern!r} is no regular expression: {error}."
         ) from error
     if not any(subject_in(image.source, compiled) for image in listing.images):
+        example = "" if is_secret else f", such as {listing.images[0].source!r}"
         raise DataError(
-            f"--subject-pattern {pattern!r} finds a subject in no image's path, such as "
-            f"{listing.images[0].source!r}. Change it so that it finds the patient there."
+            f"--subject-pattern {pattern!r} finds a subject in no image's path{example}. "
+            "Change it so that it finds the patient there."
         )
     return compiled
 

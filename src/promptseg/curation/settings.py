@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from promptseg.reader.frame import PlaneChoice
+
+NamesOf = Literal["keep", "hash"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +25,5 @@ class Curation:
     object_name: str | None = None  # what a mask shows that says nothing itself
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold
+    names: NamesOf | None = None  # of files; else hash for clinical formats
+    key: Path | None = None  # file of the secret under which names are hashed

@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from promptseg.curation.pieces import Kept
 from promptseg.curation.plan import Plan
@@ -25,6 +27,16 @@ class Tally:
         self.subjects.update(filter(None, [kept.row.subject]))
         self.volumes.update(filter(None, [kept.row.volume_id]))
         self.objects.update(target.object for target in kept.targets)
+
+    def recall(self, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        """Count the rows of a part that was written before."""
+        for image in rows["images"]:
+            self.sources[image["subject_source"]] += 1
+            self.subjects.update(filter(None, [image["subject"]]))
+            self.volumes.update(filter(None, [image["volume_id"]]))
+        self.objects.update(target["object"] for target in rows["targets"])
+        for drop in rows["drops"]:
+            self.drop(drop["reason"])
 
     def drop(self, reason: str) -> None:
         """Count what was left out; reasons that differ by numbers only are one."""

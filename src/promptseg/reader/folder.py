@@ -203,7 +203,9 @@ def _by_key(images: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]
     for source in images:
         first = by_key.setdefault(image_key(source), source)
         if first != source:
-            doubles.append((source, f"{first} has the same name but for its suffix (or # for _)"))
+            doubles.append(
+                (source, "another image has the same name but for its suffix (or # for _)")
+            )
     return by_key, doubles
 
 
@@ -243,8 +245,7 @@ def _without_ambiguous(claims: list[_Claim]) -> tuple[list[_Claim], list[tuple[s
     if not any(claim.rest == "" for claim in claims):
         return claims, []
     plain = [c for c in claims if not c.in_folder and c.rest and c.rest.strip("_-").isdigit()]
-    exact = next(claim.source for claim in claims if claim.rest == "")
-    reason = f"no image of this name, and {exact} is the mask of the nearest"
+    reason = "no image of this name, and the nearest has a mask of its own name"
     return [c for c in claims if c not in plain], [(c.source, reason) for c in plain]
 
 

@@ -5,7 +5,7 @@ do not fit come as drops with their reason, and the rest goes on.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from promptseg.reader.image import (
     scaled,
 )
 from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
+from promptseg.reader.names import Names
 from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
@@ -66,10 +67,11 @@ class Reading:
     plane: PlaneChoice | None = None
     spacing_yx_mm: tuple[float, float] | None = None
     keep_empty: bool = False
+    names: Names = field(default_factory=Names)
 
     def image_id(self, image: ImageFile) -> str:
         """Name the image of a file."""
-        return f"{self.dataset}/{image.key}"
+        return f"{self.dataset}/{self.names.image(image.key)}"
 
 
 def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:

@@ -127,11 +127,20 @@ def _refuse_stacks(image: "ImageFile.ImageFile") -> None:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """Say why a file could not be read, without the path that leads to the folder."""
+    """Say why a file could not be read, without its name, which may tell a person's.
+
+    Too little memory is not the file's fault alone: that is raised again, for whoever set the
+    limit.
+    """
+    if isinstance(error, MemoryError):
+        raise error
     if isinstance(error, FileNotFoundError) and not path.exists():
         return DataError("there is no such file")
-    message = str(error).replace(str(path), path.name)
-    return DataError(f"it cannot be read: {message or type(error).__name__}")
+    message = str(error)
+    for name in (str(path), path.name):
+        message = message.replace(repr(name), "").replace(name, "")
+    told = " ".join(message.split()).rstrip(" :,")
+    return DataError(f"it cannot be read: {told or type(error).__name__}")
 
 
 def _raw_mode(image: "ImageFile.ImageFile") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
-from promptseg.corpus import Corpus, open_corpus, part_paths, read_sample
+from promptseg.corpus import Corpus, open_corpus, part_paths
 from promptseg.errors import DataError
 from promptseg.mask import from_rle
 from promptseg.prompt import Everything, Prompt, from_json
@@ -19,6 +19,7 @@ from promptseg.report.table import Pool, Row
 from promptseg.report.words import same_combination
 from promptseg.sample import Sample, Unit, Unreadable, regroup
 from promptseg.stats import COMBINATION, Group
+from promptseg.stored import read_sample
 
 MOST_TASKS = 12
 EMPTY_MASK = "the mask is empty"
