@@ -34,7 +34,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from promptseg.corpus import Corpus, CorpusWriter, open_corpus
+from promptseg.corpus import Corpus, open_corpus
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.memory import keep_freed_memory
 from promptseg.metric import dice
 from promptseg.model import masks_at

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from promptseg.corpus import Corpus, CorpusWriter, open_corpus
+from promptseg.corpus import Corpus, open_corpus
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.pixels import encode_image
 from promptseg.rows import ImageRow, target_row
 from promptseg.sample import Target

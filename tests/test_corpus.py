@@ -8,7 +8,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from promptseg.corpus import IMAGES_PER_PART, IMAGES_PER_ROW_GROUP, CorpusWriter, open_corpus
+from promptseg.corpus import open_corpus
+from promptseg.corpus_writer import IMAGES_PER_PART, IMAGES_PER_ROW_GROUP, CorpusWriter
 from promptseg.errors import DataError
 from promptseg.pixels import decode_image, displayed, encode_image
 from promptseg.rows import DropRow, ImageRow, target_row

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_curation import put, put_volume
 
-import promptseg.corpus
+import promptseg.corpus_writer
 from promptseg.corpus import open_corpus
 from promptseg.curation import Curation, curate, journal
 from promptseg.errors import DataError
@@ -41,7 +41,7 @@ def folder(tmp_path):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Write a part after five images."""
-    monkeypatch.setattr(promptseg.corpus, "IMAGES_PER_PART", 5)
+    monkeypatch.setattr(promptseg.corpus_writer, "IMAGES_PER_PART", 5)
 
 
 def done(folder, out, settings=CT, **how):
@@ -72,7 +72,7 @@ def test_wherever_it_is_interrupted_the_same_command_makes_the_same_corpus(
     """Bit for bit, also when it died between the files of a part; half-written files go."""
     whole = done(folder, tmp_path / "whole")
     written = []
-    write = promptseg.corpus.Store.write
+    write = promptseg.corpus_writer.Store.write
 
     def fail(store, name, content):
         written.append(name)
@@ -81,7 +81,7 @@ def test_wherever_it_is_interrupted_the_same_command_makes_the_same_corpus(
         write(store, name, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(promptseg.corpus.Store, "write", fail)
+        patch.setattr(promptseg.corpus_writer.Store, "write", fail)
         with pytest.raises(StopError):
             done(folder, tmp_path / "out")
     (tmp_path / "out").mkdir(exist_ok=True)

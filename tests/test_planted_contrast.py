@@ -12,7 +12,8 @@ from phantom import disc
 from test_report import text_of
 from test_run import _run
 
-from promptseg.corpus import Corpus, CorpusWriter, open_corpus
+from promptseg.corpus import Corpus, open_corpus
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.factors import Factor, effect, factors, scored_targets
 from promptseg.pixels import encode_image
 from promptseg.plan import Plan

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from phantom import write_phantoms
 
-from promptseg.corpus import CorpusWriter, open_corpus
+from promptseg.corpus import open_corpus
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.errors import DataError
 from promptseg.pixels import encode_image
 from promptseg.rows import ImageRow, target_row

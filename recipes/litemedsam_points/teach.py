@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from scipy import ndimage
 
-from promptseg.corpus import CorpusWriter, open_corpus
+from promptseg.corpus import open_corpus
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.mask import bounding_box_xyxy
 from promptseg.memory import keep_freed_memory
 from promptseg.metric import dice

@@ -8,24 +8,20 @@ of work of an evaluation.
 import hashlib
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import DataError
-from promptseg.parquet import arrow_schema
-from promptseg.rows import DropRow, ImageRow, TargetRow, fingerprint, image_digest, image_schema
-from promptseg.sample import Sample, Unreadable, task_name
-from promptseg.store import Store
+from promptseg.rows import ImageRow, TargetRow, fingerprint
+from promptseg.sample import Sample, Unreadable
 from promptseg.stored import DAMAGE, read_sample
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 FORMAT_VERSION = 1
-IMAGES_PER_PART = 256
-IMAGES_PER_ROW_GROUP = 4  # what a killed evaluation has to do again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +112,7 @@ class Corpus:
                 rows = file.read_row_group(group.index).to_pylist()
             wanted = [row["image_id"] for row in rows]
             table = pq.read_table(masks, filters=[("image_id", "in", wanted)])
-            of_image = _by_image(table.to_pylist())
+            of_image = by_image(table.to_pylist())
         except DAMAGE as error:
             raise DataError(
                 f"{images.parent.parent} is damaged in part {group.part}: {error}. Curate it again."
@@ -221,156 +217,9 @@ def part_paths(path: Path, kind: str) -> list[Path]:
     return sorted((path / kind).glob("part-*.parquet"))
 
 
-class CorpusWriter:
-    """Write a corpus image by image; memory does not grow with it.
-
-    Call `add` and `drop` for each image and label, then `finish`, without which there is no
-    `corpus.json` and the folder is no corpus.
-    """
-
-    def __init__(self, path: Path | str, *, is_begun: bool = False) -> None:
-        self.store = Store(path)
-        if not is_begun and not self.store.is_free():
-            raise DataError(f"{path} exists and is not empty. Choose another --out, or delete it.")
-        self.tasks: dict[str, int] = {}
-        self.n_drops = 0
-        self.n_parts = 0  # written so far; what came since is in memory
-        self._digests: list[str] = []
-        self._images: list[dict[str, Any]] = []
-        self._targets: list[TargetRow] = []
-        self._drops: list[DropRow] = []
-        self._ids: dict[str, None] = {}  # in the order in which they came
-
-    def restore(self, n_parts: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
-        """Go on after so many parts, and yield the rows of each by kind; others are deleted.
-
-        Pictures are not among the columns.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for name in self.store.names():
-            kind, _, part = name.partition("/")
-            if part.startswith("part-") and int(part[5:10]) >= n_parts:
-                self.store.remove(f"{kind}/{part}")
-        for self.n_parts in range(1, n_parts + 1):
-            rows: dict[str, list[dict[str, Any]]] = {}
-            for kind in ("images", "targets", "drops"):
-                name = f"{kind}/part-{self.n_parts - 1:05d}.parquet"
-                with pq.ParquetFile(pa.BufferReader(self.store.read(name))) as file:
-                    names = [n for n in file.schema_arrow.names if n != "image"]
-                    rows[kind] = file.read(columns=names).to_pylist()
-            self._recall(rows)
-            yield rows
-
-    def _recall(self, rows: dict[str, list[dict[str, Any]]]) -> None:
-        modality = {}
-        for image in rows["images"]:
-            self._ids[image["image_id"]] = None
-            self._digests.append(image["digest"])
-            modality[image["image_id"]] = image["modality"]
-        for target in rows["targets"]:
-            self._count(target["object"], modality[target["image_id"]])
-        self.n_drops += len(rows["drops"])
-
-    def _count(self, name: str, modality: str) -> None:
-        task = task_name(name, modality)
-        self.tasks[task] = self.tasks.get(task, 0) + 1
-
-    def add(self, image: ImageRow, content: bytes, targets: list[TargetRow]) -> None:
-        """Add one image (its facts and its PNG) with its targets.
-
-        Raises ValueError when the image_id is there already.
-        """
-        if image.image_id in self._ids:
-            raise ValueError(f"two images have the image_id {image.image_id!r}")
-        self._ids[image.image_id] = None
-        picture = {"bytes": content, "path": f"{image.image_id}.png"}
-        self._images.append({**asdict(image), "digest": "", "image": picture})
-        self._targets.extend(targets)
-        for target in targets:
-            self._count(target.object, image.modality)
-        if len(self._images) == IMAGES_PER_PART:
-            self._flush()
-
-    def drop(self, row: DropRow) -> None:
-        """Record that an image or a label was left out."""
-        self.n_drops += 1
-        self._drops.append(row)
-
-    @property
-    def n_images(self) -> int:
-        """Number of images added so far."""
-        return len(self._ids)
-
-    def finish(
-        self,
-        *,
-        name: str,
-        datasets: list[dict[str, str | None]],
-        rules: dict[str, str],
-        version: str = "1",
-    ) -> CorpusInfo:
-        """Write what is left and `corpus.json`; raises DataError when no image was added."""
-        if not self._ids:
-            raise DataError("no image with a usable mask was found; nothing was written.")
-        if self._images or self._drops:
-            self._flush()
-        info = CorpusInfo(
-            name=name,
-            version=version,
-            fingerprint=fingerprint(self._digests),
-            n_images=self.n_images,
-            n_targets=sum(self.tasks.values()),
-            n_drops=self.n_drops,
-            tasks=dict(sorted(self.tasks.items())),
-            datasets=datasets,
-            rules=rules,
-        )
-        content = (json.dumps(asdict(info), indent=2) + "\n").encode()
-        self.store.write("corpus.json", content)
-        return info
-
-    def _flush(self) -> None:
-
-        if self._images:
-            targets = _table(TargetRow, self._targets)
-            self._write("images", self._with_digests(targets.to_pylist()))
-            self._write("targets", targets)
-        self._write("drops", _table(DropRow, self._drops))
-        self.n_parts += 1
-        self._images, self._targets, self._drops = [], [], []
-
-    def _with_digests(self, targets: list[dict[str, Any]]) -> "pa.Table":
-        """Make the table of images; digests are of values as Parquet gives them back."""
-        import pyarrow as pa
-
-        rows = pa.Table.from_pylist(self._images, image_schema().remove_metadata()).to_pylist()
-        of_image = _by_image(targets)
-        for row in rows:
-            row["digest"] = image_digest(row, of_image.get(row["image_id"], []))
-            self._digests.append(row["digest"])
-        return pa.Table.from_pylist(rows, image_schema())
-
-    def _write(self, kind: str, table: "pa.Table") -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        sink = pa.BufferOutputStream()
-        rows = IMAGES_PER_ROW_GROUP if kind == "images" else None
-        pq.write_table(table, sink, compression="zstd", row_group_size=rows)
-        name = f"{kind}/part-{self.n_parts:05d}.parquet"
-        self.store.write(name, sink.getvalue().to_pybytes())
-
-
-def _by_image(targets: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def by_image(targets: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Group rows of targets by their image."""
     grouped: dict[str, list[dict[str, Any]]] = {}
     for target in targets:
         grouped.setdefault(target["image_id"], []).append(target)
     return grouped
-
-
-def _table(row: type, rows: list[Any]) -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([asdict(item) for item in rows], arrow_schema(row))

@@ -8,6 +8,7 @@ import numpy as np
 
 from promptseg.curation.plan import Plan, subject_in
 from promptseg.errors import DataError
+from promptseg.likeness import Look, look_of
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
 from promptseg.reader.frame import Frame, read_frames, targets_in
@@ -23,6 +24,7 @@ class Kept:
     row: ImageRow
     content: bytes
     targets: list[TargetRow]
+    look: Look
 
 
 def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
@@ -75,7 +77,8 @@ def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
             )
     if kept or plan.settings.keep_empty:
         content = encode_image(frame.picture.pixels)
-        yield Kept(_image_row(frame, plan, content), content, list(kept.values()))
+        look = look_of(frame.image_id, frame.picture.pixels)
+        yield Kept(_image_row(frame, plan, content), content, list(kept.values()), look)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from promptseg.corpus import CorpusWriter
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.curation.journal import NAME as MARK_NAME
 from promptseg.curation.journal import Mark, read_mark, write_mark
 from promptseg.curation.pieces import Kept
@@ -63,7 +63,7 @@ class Shelf:
     def _write(self, piece: Kept | DropRow) -> None:
         if isinstance(piece, Kept):
             try:
-                self.writer.add(piece.row, piece.content, piece.targets)
+                self.writer.add(piece.row, piece.content, piece.targets, piece.look)
                 self.tally.keep(piece)
                 return
             except ValueError as error:  # its image_id is taken
