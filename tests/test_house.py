@@ -14,7 +14,7 @@ MOST_LINES, MOST_CODE_LINES = 400, 60
 # a module may import from layers above its own line, and from modules of its own line
 LAYERS = (
     {"division", "errors", "history", "isolated", "likeness", "mask", "memory", "pixels"},
-    {"parquet", "prompt", "sample", "weights", "metric"},
+    {"duplicates", "parquet", "prompt", "sample", "weights", "metric"},
     {"strategy", "attributes", "clicks", "effort"},
     {"rows", "record", "model", "jitter", "released", "store"},
     {"corpus", "stored", "plan", "trainable", "frame"},

@@ -46,7 +46,7 @@ class CorpusWriter:
         self._targets: list[TargetRow] = []
         self._drops: list[DropRow] = []
         self._looks: list[Look] = []
-        self._ids: dict[str, None] = {}  # in the order in which they came
+        self._ids: dict[str, int] = {}  # image_id -> its part, in the order in which they came
 
     def restore(self, n_parts: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """Go on after so many parts, and yield the rows of each by kind; others are deleted.
@@ -64,9 +64,13 @@ class CorpusWriter:
 
     def rows(self, kind: str, columns: list[str]) -> list[dict[str, Any]]:
         """Read columns of what was written; write what was not before."""
-        if self._images or self._drops:
-            self._flush()
+        self.flush()
         return [row for part in range(self.n_parts) for row in self._part(kind, part, columns)]
+
+    def picture(self, image_id: str) -> bytes:
+        """Read the PNG of an image that was written."""
+        rows = self._part("images", self._ids[image_id], ["image_id", "image"])
+        return next(bytes(r["image"]["bytes"]) for r in rows if r["image_id"] == image_id)
 
     def set_splits(self, split_of: Mapping[str, str]) -> None:
         """Write the parts of images again, each image with its split."""
@@ -95,7 +99,7 @@ class CorpusWriter:
     def _recall(self, rows: dict[str, list[dict[str, Any]]]) -> None:
         modality = {}
         for image in rows["images"]:
-            self._ids[image["image_id"]] = None
+            self._ids[image["image_id"]] = self.n_parts - 1
             self._digests.append(image["digest"])
             modality[image["image_id"]] = image["modality"]
         for target in rows["targets"]:
@@ -119,7 +123,7 @@ class CorpusWriter:
         """
         if image.image_id in self._ids:
             raise ValueError(f"two images have the image_id {image.image_id!r}")
-        self._ids[image.image_id] = None
+        self._ids[image.image_id] = self.n_parts
         picture = {"bytes": content, "path": f"{image.image_id}.png"}
         self._images.append({**asdict(image), "digest": "", "image": picture})
         self._targets.extend(targets)
@@ -127,7 +131,7 @@ class CorpusWriter:
         for target in targets:
             self._count(target.object, image.modality)
         if len(self._images) == IMAGES_PER_PART:
-            self._flush()
+            self.flush()
 
     def drop(self, row: DropRow) -> None:
         """Record that an image or a label was left out."""
@@ -150,8 +154,7 @@ class CorpusWriter:
         """Write what is left and `corpus.json`; raises DataError when no image was added."""
         if not self._ids:
             raise DataError("no image with a usable mask was found; nothing was written.")
-        if self._images or self._drops:
-            self._flush()
+        self.flush()
         info = CorpusInfo(
             name=name,
             version=version,
@@ -167,8 +170,10 @@ class CorpusWriter:
         self.store.write("corpus.json", content)
         return info
 
-    def _flush(self) -> None:
-
+    def flush(self) -> None:
+        """Write what was added since the last part, if anything was."""
+        if not (self._images or self._drops):
+            return
         if self._images:
             targets = _table(TargetRow, self._targets)
             self._write("images", self._with_digests(targets.to_pylist()))

@@ -9,7 +9,7 @@ import typer
 from promptseg.cli.option import Json, words
 from promptseg.errors import DataError, pick
 
-PRIVACY, WORK = "What is called what", "How the work is done"
+SPLITS, PRIVACY, WORK = "Splits", "What is called what", "How the work is done"
 
 
 def curate(
@@ -54,6 +54,36 @@ def curate(
     ] = False,
     licence: Annotated[
         str | None, typer.Option(help="Licence of the data, e.g. CC-BY-4.0.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Divide subjects, each task in these shares: train=0.7,val=0.1,test=0.2. Subjects "
+            "with the same image, or nearly so, stay together.",
+            rich_help_panel=SPLITS,
+        ),
+    ] = None,
+    split_by: Annotated[
+        str,
+        typer.Option(help="subject; or image, where no patient has two.", rich_help_panel=SPLITS),
+    ] = "subject",
+    split_seed: Annotated[
+        int, typer.Option(help="Another draw of --split.", min=0, rich_help_panel=SPLITS)
+    ] = 0,
+    split_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Or: regular expression that finds the split in a path: '/(train|test)/'. A "
+            "subject or an image in two splits is an error.",
+            rich_help_panel=SPLITS,
+        ),
+    ] = None,
+    allow_leak: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Image or data set that may be in two splits. Repeat for several.",
+            rich_help_panel=SPLITS,
+        ),
     ] = None,
     names: Annotated[
         str | None,
@@ -103,7 +133,7 @@ def curate(
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
     from promptseg.curation import Curation, curate
-    from promptseg.curation.settings import NamesOf
+    from promptseg.curation.settings import NamesOf, SplitBy
     from promptseg.isolated import GIB, Limits
     from promptseg.reader.frame import PlaneChoice
     from promptseg.terminal import follow_curation, show_corpus
@@ -121,6 +151,11 @@ def curate(
         object_name=object_name,
         instances=instances,
         threshold=threshold,
+        split=split,
+        split_by=pick(words(SplitBy), split_by, "split-by"),
+        split_seed=split_seed,
+        split_pattern=split_pattern,
+        allow_leaks=tuple(allow_leak or ()),
         names=None if names is None else pick(words(NamesOf), names, "names"),
         key=key or Path(typer.get_app_dir("promptseg")) / "key",
     )

@@ -8,7 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from promptseg.curation.pieces import NO_TARGET, lost, pieces, size_of
 from promptseg.curation.plan import Plan, plan_of
 from promptseg.curation.settings import Curation
 from promptseg.curation.shelf import Shelf
+from promptseg.curation.splits import split
 from promptseg.curation.tally import hint, subjects_in_words
 from promptseg.errors import DataError
 from promptseg.isolated import Limits, Lost, in_order
@@ -80,11 +81,17 @@ def curate(
         write_atomically(names_out, _table_of_names(listing, plan))
     shelf = Shelf.opened(out, _identity(folder, listing, plan))
     yield from _fill(shelf, listing, plan, workers, limits or Limits())
+    shelf.fill_up()
     if not shelf.writer.n_images:
         raise _nothing_usable(folder, shelf.tally.drops)
     about = {"name": plan.reading.dataset, "licence": settings.licence, "citation": None}
     tally = shelf.tally
-    rules = {**plan.rules, "subjects": subjects_in_words(tally, settings), **hint(tally, plan)}
+    rules = {
+        **plan.rules,
+        "subjects": subjects_in_words(tally, settings),
+        **split(shelf.writer, settings),
+        **hint(tally, plan),
+    }
     info = shelf.writer.finish(name=plan.reading.dataset, datasets=[about], rules=rules)
     write_croissant(shelf.writer.store, info)
     shelf.close()
@@ -128,7 +135,8 @@ def _table_of_names(listing: Listing, plan: Plan) -> bytes:
 
 def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
     files = [file for i in listing.images for file in (i.source, *(m.source for m in i.masks))]
-    told = f"{plan.settings!r}\n{plan.rules!r}\n{plan.left_out!r}\n{plan.reading.names.key_id}"
+    pieces_hang_on = replace(plan.settings, split=None, split_seed=0, allow_leaks=())
+    told = f"{pieces_hang_on!r}\n{plan.rules!r}\n{plan.left_out!r}\n{plan.reading.names.key_id}"
     return identity(folder, files, told)
 
 

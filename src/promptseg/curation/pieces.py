@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from promptseg.curation.plan import Plan, subject_in
+from promptseg.curation.plan import Plan, found_in
 from promptseg.errors import DataError
 from promptseg.likeness import Look, look_of
 from promptseg.pixels import encode_image
@@ -97,6 +97,7 @@ def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
         height=height,
         spacing_y_mm=y_mm,
         spacing_x_mm=x_mm,
+        split=None if plan.split is None else found_in(frame.source, plan.split, "split"),
         intensity_rule=frame.picture.rule,
         intensity_lo=frame.picture.lo,
         intensity_hi=frame.picture.hi,
@@ -111,5 +112,5 @@ def _subject(frame: Frame, plan: Plan) -> tuple[str | None, str]:
     """Find the subject in the source's path; the slices of a volume share one in any case."""
     if plan.subject is None:
         return (frame.place.volume_id, "file") if frame.place else (None, "unknown")
-    subject = subject_in(frame.source, plan.subject)
+    subject = found_in(frame.source, plan.subject, "subject")
     return (plan.reading.names.subject(subject), "pattern") if subject else (None, "unknown")

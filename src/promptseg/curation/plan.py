@@ -6,6 +6,7 @@ from pathlib import Path
 
 from promptseg.curation.secret import read_key
 from promptseg.curation.settings import Curation
+from promptseg.division import parse_shares
 from promptseg.errors import DataError
 from promptseg.reader.folder import Listing, printable
 from promptseg.reader.frame import Reading, read_raw
@@ -22,6 +23,7 @@ class Plan:
     modality: str
     reading: Reading
     subject: re.Pattern[str] | None
+    split: re.Pattern[str] | None
     rules: dict[str, str]
     left_out: tuple[tuple[str, str], ...]  # (source, reason)
     guessed_name: str | None  # of an object, when nothing says what nameless masks show
@@ -32,7 +34,10 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
     modality = (settings.modality or "").strip()
     if not modality:
         raise DataError("The modality is not known. Say it, for example by --modality CT.")
-    subject = _subject_pattern(settings.subject_pattern, listing, settings.names == "hash")
+    is_secret = settings.names == "hash"
+    subject = _pattern(settings.subject_pattern, "subject", listing, is_secret)
+    if settings.split is not None:
+        parse_shares(settings.split)
     names = _names(settings)
     dataset = printable(settings.dataset or _folder_name(folder, names)).replace("#", "_")
     found = find_table(folder, settings.labels)
@@ -52,6 +57,7 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
         modality=modality,
         reading=reading,
         subject=subject,
+        split=_pattern(settings.split_pattern, "split", listing, is_secret),
         rules=rules,
         left_out=(*listing.left_out, *found.left_out),
         guessed_name=_guessed_name(listing, settings, found, dataset),
@@ -116,23 +122,24 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     return True
 
 
-def _subject_pattern(
-    pattern: str | None, listing: Listing, is_secret: bool
+def _pattern(
+    pattern: str | None, what: str, listing: Listing, is_secret: bool
 ) -> re.Pattern[str] | None:
-    """Compile the pattern, and see that it finds the subject of at least one image."""
+    """Compile a pattern, and see that it finds the subject, or split, of at least one image."""
     if pattern is None:
         return None
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise DataError(
-            f"--subject-pattern {pattern!r} is no regular expression: {error}."
+            f"--{what}-pattern {pattern!r} is no regular expression: {error}."
         ) from error
-    if not any(subject_in(image.source, compiled) for image in listing.images):
+    if not any(found_in(image.source, compiled, what) for image in listing.images):
         example = "" if is_secret else f", such as {listing.images[0].source!r}"
+        sought = {"subject": "the patient"}.get(what, f"the {what}")
         raise DataError(
-            f"--subject-pattern {pattern!r} finds a subject in no image's path{example}. "
-            "Change it so that it finds the patient there."
+            f"--{what}-pattern {pattern!r} finds a {what} in no image's path{example}. "
+            f"Change it so that it finds {sought} there."
         )
     return compiled
 
@@ -168,8 +175,8 @@ def _meaning_of_values(naming: Naming) -> str:
     return "binary masks" if naming.binary else 'each value an object, named "label <value>"'
 
 
-def subject_in(source: str, pattern: re.Pattern[str]) -> str | None:
-    """Find the subject in a path: group `subject`, else the first, else all that matches."""
+def found_in(source: str, pattern: re.Pattern[str], name: str) -> str | None:
+    """Find something in a path: the group of that name, else the first, else all that matches."""
     match = pattern.search(source)
-    group = "subject" if "subject" in pattern.groupindex else min(1, pattern.groups)
+    group = name if name in pattern.groupindex else min(1, pattern.groups)
     return match[group] if match else None

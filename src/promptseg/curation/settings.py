@@ -7,6 +7,7 @@ from typing import Literal
 from promptseg.reader.frame import PlaneChoice
 
 NamesOf = Literal["keep", "hash"]
+SplitBy = Literal["subject", "image"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,4 +27,9 @@ class Curation:
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold
     names: NamesOf | None = None  # of files; else hash for clinical formats
+    split: str | None = None  # shares, as train=0.7,val=0.1,test=0.2
+    split_by: SplitBy = "subject"
+    split_seed: int = 0
+    split_pattern: str | None = None  # regex that finds the split in a path, as subject_pattern
+    allow_leaks: tuple[str, ...] = ()  # images or data sets that may be in two splits
     key: Path | None = None  # file of the secret under which names are hashed

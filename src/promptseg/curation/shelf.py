@@ -43,22 +43,27 @@ class Shelf:
         n_parts = self.writer.n_parts
         self._write(piece)
         if self.writer.n_parts > n_parts:
-            self.mark = replace(
-                self.mark,
-                n_parts=self.writer.n_parts,
-                n_files=self.n_files,
-                n_pieces=self.n_pieces,
-            )
-            write_mark(self.writer.store, self.mark)
+            self._set_mark()
 
     def turn(self) -> None:
         """Turn to the next file."""
         self.n_files, self.n_pieces, self._to_skip = self.n_files + 1, 0, 0
 
+    def fill_up(self) -> None:
+        """Write what is left, so that nothing has to be read again if splits are refused."""
+        if self.writer.n_images:
+            self.writer.flush()
+            self._set_mark()
+
+    def _set_mark(self) -> None:
+        self.mark = replace(
+            self.mark, n_parts=self.writer.n_parts, n_files=self.n_files, n_pieces=self.n_pieces
+        )
+        write_mark(self.writer.store, self.mark)
+
     def close(self) -> None:
         """Forget how far it was: it is done."""
-        if self.mark.n_parts:
-            self.writer.store.remove(MARK_NAME)
+        self.writer.store.remove(MARK_NAME)
 
     def _write(self, piece: Kept | DropRow) -> None:
         if isinstance(piece, Kept):
