@@ -89,9 +89,7 @@ def test_a_split_that_paths_tell_is_taken_and_leaks_in_it_are_errors(tmp_path):
     pattern = {"split_pattern": "/(train|test)/", "subject_pattern": r"(s\d+)_"}
     clean = curated(data, tmp_path / "clean", **pattern)
     write(data, "test/s8_0", CHANGES["half"](scene(1)))
-    with pytest.raises(
-        DataError, match="1 leak: data/test/s8_0 is nearly the same as data/tr"
-    ):
+    with pytest.raises(DataError, match="1 leak: data/test/s8_0 is nearly the same as data/tr"):
         curated(data, tmp_path / "leak", **pattern)
 
     allowed = curated(data, tmp_path / "leak", **pattern, allow_leaks=("data/test/s8_0",))

@@ -18,7 +18,7 @@ LAYERS = (
     {"strategy", "attributes", "clicks", "effort"},
     {"rows", "record", "model", "jitter", "released", "store"},
     {"corpus", "stored", "plan", "trainable", "frame"},
-    {"corpus_writer"},
+    {"corpus_writer", "inventory"},
     {
         "models",
         "tuned",

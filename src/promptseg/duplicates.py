@@ -22,7 +22,7 @@ MOST_TOLD = 3  # pairs, in an error
 class Seen:
     """One image of one of several corpora: what it is called, whose it is, how it looks."""
 
-    corpus: int
+    corpus: str  # its path, where there are several
     dataset: str
     subject: str | None
     volume: str | None
@@ -30,7 +30,7 @@ class Seen:
     look: Look
 
     @property
-    def owner(self) -> tuple[int, str, str]:
+    def owner(self) -> tuple[str, str, str]:
         """Tell what an image shares with others that are expected to resemble it."""
         return self.corpus, self.dataset, self.subject or self.volume or self.look.image_id
 
@@ -56,11 +56,11 @@ class Pair:
     def told(self) -> str:
         """Put the pair into words."""
         word = "the same as" if self.kind == "exact" else "nearly the same as"
-        places = (
-            ""
-            if self.one.split == self.other.split
-            else f" ({self.one.split or 'no split'} and {self.other.split or 'no split'})"
-        )
+        places = ""
+        if self.one.corpus != self.other.corpus:
+            places = f" ({self.one.corpus} and {self.other.corpus})"
+        elif self.one.split != self.other.split:
+            places = f" ({self.one.split or 'no split'} and {self.other.split or 'no split'})"
         return f"{_id(self.one)} is {word} {_id(self.other)}{places}"
 
 
@@ -130,7 +130,7 @@ def together(owners: Collection[str], found: Sequence[tuple[str, str]]) -> dict[
     return {owner: root(owner) for owner in owners}
 
 
-def seen_in(corpus: int, image: dict[str, Any], look: Look) -> Seen:
+def seen_in(corpus: str, image: dict[str, Any], look: Look) -> Seen:
     """Make a `Seen` of a row of images and the look."""
     return Seen(
         corpus=corpus,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from promptseg import curation, run
     from promptseg.contract import Check
     from promptseg.corpus import Corpus, CorpusInfo
+    from promptseg.duplicates import Pair
+    from promptseg.inventory import Inventory
     from promptseg.plan import Plan
     from promptseg.record import RunFolder
     from promptseg.report import Row
@@ -116,6 +118,65 @@ def show_corpus(
         print(f"Subjects: {subjects}")
     if hint := info.rules.get("hint"):
         print(f"Note: {hint}")
+
+
+def show_inventory(found: "Inventory") -> None:
+    """Print what is in a corpus."""
+
+    def row(one: Mapping[str, Any], *names: str) -> list[str]:
+        return ["unknown" if one[name] is None else f"{one[name]}" for name in names]
+
+    of = "unknown subjects" if found.n_subjects is None else f"{found.n_subjects} subjects"
+    print_table(
+        f"{found.name}: {found.n_images} images of {of}",
+        ["task", "targets", "images", "subjects", "median area, px"],
+        [row(one, "task", "targets", "images", "subjects", "area_px") for one in found.tasks],
+    )
+    if found.splits:
+        print_table(
+            "Splits",
+            ["split", "targets", "images", "subjects"],
+            [row(one, "split", "targets", "images", "subjects") for one in found.splits],
+        )
+    print_table(
+        "Data sets",
+        ["data set", "licence", "images", "subjects"],
+        [row(one, "dataset", "licence", "images", "subjects") for one in found.datasets],
+    )
+    if found.drops:
+        print_table(
+            "Left out",
+            ["reason", "number"],
+            [row(one, "reason", "number") for one in found.drops],
+        )
+    low, high = found.smallest_hw, found.largest_hw
+    print(
+        f"{found.path}: {found.n_targets} masks, {found.n_volumes} volumes, "
+        f"{found.n_bytes / 1e6:.3g} MB, images of {low[1]} x {low[0]} to {high[1]} x {high[0]} px, "
+        f"fingerprint {found.fingerprint[:16]}"
+    )
+
+
+def follow_sheet(corpus: "Corpus", found: "Inventory", out: Path, per_task: int) -> None:
+    """Draw the contact sheet of a corpus behind a progress bar."""
+    from promptseg.report.contact import write_contact_sheet
+
+    with progress("tasks") as bar:
+        task = bar.add_task("draw", total=len(found.tasks), rate="")
+        write_contact_sheet(
+            corpus, found, out, per_task=per_task,
+            drawn=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+
+
+def follow_duplicates(corpora: "Sequence[Corpus]") -> "list[Pair]":
+    """Look for duplicates behind a progress bar."""
+    from promptseg.inventory import duplicates
+
+    with progress("images") as bar:
+        total = sum(corpus.info.n_images for corpus in corpora)
+        task = bar.add_task("look", total=total, rate="")
+        return list(duplicates(corpora, lambda done: bar.update(task, completed=done)))
 
 
 def say_unit(corpus: "Corpus", plan: "Plan") -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from promptseg.cli import models
+from promptseg.cli.corpus import corpus
 from promptseg.cli.curate import curate
 from promptseg.cli.evaluate import evaluate
 from promptseg.cli.finetune import finetune
@@ -25,7 +26,7 @@ app = typer.Typer(
     "(one line says why).",
 )
 app.add_typer(models.app, name="models")
-for verb in (demo, curate, evaluate, report, finetune, segment):
+for verb in (demo, curate, corpus, evaluate, report, finetune, segment):
     app.command()(verb)
 
 

@@ -35,7 +35,7 @@ def split(writer: CorpusWriter, settings: Curation) -> dict[str, str]:
     if settings.split is not None and given:
         raise DataError("The paths tell a split. Give either --split or --split-pattern.")
     looks = [Look(**row) for row in writer.rows("looks", [field.name for field in fields(Look)])]
-    seen = [seen_in(0, image, look) for image, look in zip(images, looks, strict=True)]
+    seen = [seen_in("", image, look) for image, look in zip(images, looks, strict=True)]
     hashes = {image["image_id"]: image["sha256"] for image in images}
 
     def pixels(of: Seen) -> Shaped[np.ndarray, "h w *rgb"]:
