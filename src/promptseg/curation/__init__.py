@@ -6,18 +6,20 @@ with its reason.
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from promptseg.corpus import CorpusInfo, CorpusWriter
 from promptseg.croissant import write_croissant
 from promptseg.curation.pieces import NO_TARGET, Kept, pieces
-from promptseg.curation.plan import plan_of
+from promptseg.curation.plan import plan_of, with_facts
 from promptseg.curation.settings import Curation
 from promptseg.curation.tally import Tally, hint, subjects_in_words
 from promptseg.errors import DataError
-from promptseg.reader.folder import scan
+from promptseg.reader.folder import Listing, scan
 from promptseg.reader.frame import NO_MASK
+from promptseg.reader.mapped import scan_by
+from promptseg.reader.mapping import MappingFile, read_mapping
 from promptseg.rows import DropRow
 
 __all__ = ["Curation", "Progress", "curate"]
@@ -42,11 +44,14 @@ def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, N
     Raises
     ------
     DataError
-        The folder or a setting is not usable, or no image is; then there is no `corpus.json`.
+        The folder, the mapping file or a setting is not usable, or no image is; then there is no
+        `corpus.json`.
     """
-    listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
+    mapping = None if settings.mapping is None else read_mapping(settings.mapping)
+    settings = with_facts(settings, mapping)
+    listing = listed(folder, settings, mapping)
     writer = CorpusWriter(out)
-    plan = plan_of(folder, listing, settings)
+    plan = plan_of(folder, listing, settings, mapping)
     tally = Tally()
     _store((DropRow(source=source, reason=why) for source, why in plan.left_out), writer, tally)
     for done, image in enumerate(listing.images, start=1):
@@ -54,11 +59,26 @@ def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, N
         yield Progress(done, len(listing.images), image.source, dict(tally.drops))
     if not writer.n_images:
         raise _nothing_usable(folder, tally.drops)
-    about = {"name": plan.reading.dataset, "licence": settings.licence, "citation": None}
+    about = {
+        "name": plan.reading.dataset,
+        "licence": settings.licence,
+        "citation": settings.citation,
+    }
     rules = {**plan.rules, "subjects": subjects_in_words(tally, settings), **hint(tally, plan)}
     info = writer.finish(name=plan.reading.dataset, datasets=[about], rules=rules)
     write_croissant(out, info)
     return info
+
+
+def listed(folder: Path, settings: Curation, mapping: MappingFile | None) -> Listing:
+    """List the images of a folder with their masks; raises DataError."""
+    if mapping is not None and mapping.has_patterns():
+        return scan_by(folder, mapping)
+    listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
+    if mapping is None or not mapping.modalities:
+        return listing
+    images = (replace(i, modality=mapping.modality_of(i.source)) for i in listing.images)
+    return replace(listing, images=tuple(images))
 
 
 def _store(pieces: Iterable[Kept | DropRow], writer: CorpusWriter, tally: Tally) -> None:

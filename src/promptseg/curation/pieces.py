@@ -33,12 +33,12 @@ def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
             if isinstance(frame, DropRow):
                 yield frame
             else:
-                yield from _checked(frame, plan)
+                yield from _checked(frame, image, plan)
     except DataError as error:
         yield DropRow(source=image.source, image_id=plan.reading.image_id(image), reason=str(error))
 
 
-def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
+def _checked(frame: Frame, image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
     """Apply the rules to one frame: what is too small or there already is dropped."""
     kept: dict[str, TargetRow] = {}
     for source, target in targets_in(frame):
@@ -61,21 +61,21 @@ def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
             )
     if kept or plan.settings.keep_empty:
         content = encode_image(frame.picture.pixels)
-        yield Kept(_image_row(frame, plan, content), content, list(kept.values()))
+        yield Kept(_image_row(frame, image, plan, content), content, list(kept.values()))
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 
 
-def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
+def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> ImageRow:
     height, width = frame.picture.pixels.shape[:2]
     y_mm, x_mm = frame.spacing_yx_mm or (None, None)
-    subject, subject_source = _subject(frame, plan.subject)
+    subject, subject_source = _subject(frame, image, plan.subject)
     return ImageRow(
         image_id=frame.image_id,
         dataset=plan.reading.dataset,
         subject=subject,
         subject_source=subject_source,
-        modality=plan.modality,
+        modality=plan.modality or image.modality or "",
         width=width,
         height=height,
         spacing_y_mm=y_mm,
@@ -90,8 +90,12 @@ def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
     )
 
 
-def _subject(frame: Frame, pattern: re.Pattern[str] | None) -> tuple[str | None, str]:
+def _subject(
+    frame: Frame, image: ImageFile, pattern: re.Pattern[str] | None
+) -> tuple[str | None, str]:
     """Find the subject in the source's path; the slices of a volume share one in any case."""
+    if pattern is None and image.subject is not None:
+        return image.subject, "pattern"
     if pattern is None:
         return (frame.place.volume_id, "file") if frame.place else (None, "unknown")
     subject = subject_in(frame.source, pattern)

@@ -1,14 +1,15 @@
 """The settings of a curation made definite for one folder, and put into words."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptseg.curation.settings import Curation
-from promptseg.errors import DataError
-from promptseg.reader.folder import Listing, printable
-from promptseg.reader.frame import Reading, read_raw
-from promptseg.reader.labels import Naming, as_labels, values_in
+from promptseg.errors import DataError, pick
+from promptseg.reader.folder import Listing, MaskFile, printable
+from promptseg.reader.frame import PLANE_CHOICES, Reading, read_raw
+from promptseg.reader.labels import Naming, as_labels, naming_of, values_in
+from promptseg.reader.mapping import MappingFile
 from promptseg.reader.table import Found, Table, find_table
 
 
@@ -17,7 +18,7 @@ class Plan:
     """Settings made definite for one folder."""
 
     settings: Curation
-    modality: str
+    modality: str | None  # None: every image has its own
     reading: Reading
     subject: re.Pattern[str] | None
     rules: dict[str, str]
@@ -25,11 +26,37 @@ class Plan:
     guessed_name: str | None  # of an object, when nothing says what nameless masks show
 
 
-def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
-    """Make the settings definite: the table of labels, and what nameless masks show."""
-    modality = (settings.modality or "").strip()
-    if not modality:
-        raise DataError("The modality is not known. Say it, for example by --modality CT.")
+def with_facts(settings: Curation, mapping: MappingFile | None) -> Curation:
+    """Add what a mapping file knows of the data set to settings that do not say it."""
+    if mapping is None:
+        return settings
+    facts = mapping.facts
+    plane = facts.get("plane")
+    return replace(
+        settings,
+        dataset=settings.dataset or facts.get("dataset"),
+        modality=settings.modality or mapping.modality,
+        subject_pattern=settings.subject_pattern or facts.get("subject"),
+        spacing_yx_mm=settings.spacing_yx_mm or mapping.spacing_yx_mm,
+        licence=settings.licence or facts.get("licence"),
+        citation=settings.citation or facts.get("citation"),
+        plane=settings.plane or (None if plane is None else pick(PLANE_CHOICES, plane, "plane")),
+        object_name=settings.object_name or facts.get("object"),
+    )
+
+
+def plan_of(
+    folder: Path, listing: Listing, settings: Curation, mapping: MappingFile | None = None
+) -> Plan:
+    """Make the settings definite: the table of labels, and what nameless masks show.
+
+    `settings` have the facts of the mapping file already.
+    """
+    modality = (settings.modality or "").strip() or None
+    bare = next((image.source for image in listing.images if image.modality is None), None)
+    if modality is None and bare is not None:
+        of = f" of {bare}" if mapping is not None and mapping.modalities else ""
+        raise DataError(f"The modality{of} is not known. Say it, for example by --modality CT.")
     subject = _subject_pattern(settings.subject_pattern, listing)
     dataset = printable(settings.dataset or folder.resolve().name).replace("#", "_")
     found = find_table(folder, settings.labels)
@@ -42,7 +69,7 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
         spacing_yx_mm=settings.spacing_yx_mm,
         keep_empty=settings.keep_empty,
     )
-    rules = _rules(settings, listing, naming, found)
+    rules = _rules(settings, listing, naming, found) | _mapped_rules(mapping)
     return Plan(
         settings=settings,
         modality=modality,
@@ -82,15 +109,22 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     naming = Naming(nameless="", threshold=settings.threshold)
     seen: set[int] = set()
     for file in (file for image in listing.images for file in image.masks):
-        if file.is_one_object:
+        if file.is_one_object or _tells(file):
             continue
         try:
-            seen.update(values_in(as_labels(read_raw(folder / file.source), naming)))
+            raw = read_raw(folder / file.source)
+            seen.update(values_in(as_labels(raw, naming_of(file, naming))))
         except DataError:
             continue  # reported when its image is read
         if len(seen) > 1 and not seen <= {1, 255}:
             return False
     return True
+
+
+def _tells(file: MaskFile) -> bool:
+    """Whether a mapping file says what the values of a mask are."""
+    kind = file.kind
+    return kind is not None and bool(kind.labels or kind.channels or kind.instances)
 
 
 def _subject_pattern(pattern: str | None, listing: Listing) -> re.Pattern[str] | None:
@@ -131,6 +165,20 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     if settings.spacing_yx_mm is not None:
         y, x = settings.spacing_yx_mm
         rules["spacing_yx_mm"] = f"{y:g}, {x:g} where the file does not say"
+    return rules
+
+
+def _mapped_rules(mapping: MappingFile | None) -> dict[str, str]:
+    """Put a mapping file into words."""
+    if mapping is None:
+        return {}
+    rules = {"mapping": printable(mapping.name)}
+    if mapping.images:
+        rules["images"] = ", ".join(pattern.text for pattern in mapping.images)
+    if mapping.masks:
+        rules["masks"] = "; ".join(masks.kind.in_words() for masks in mapping.masks)
+    if mapping.ignore:
+        rules["ignored"] = ", ".join(pattern.text for pattern in mapping.ignore)
     return rules
 
 
