@@ -7,8 +7,9 @@ numbers as its image has pixels, times the channels.
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import cast
 
 import numpy as np
 from jaxtyping import Integer, Shaped
@@ -63,20 +64,18 @@ def _arrays(path: Path, shape: tuple[int, int, int]) -> Mapping[str, Shaped[np.n
         arrays = {}
         for name in archive.namelist():
             with archive.open(name) as member:
-                arrays[name.removesuffix(".npy")] = _array(member, most)
+                arrays[name.removesuffix(".npy")] = _array(cast(BufferedIOBase, member), most)
         return arrays
 
 
-def _array(file: IO[bytes], most: int) -> Shaped[np.ndarray, "..."]:
+def _array(file: BufferedIOBase, most: int) -> Shaped[np.ndarray, "..."]:
     """Read one array whose header is sound."""
     version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise DataError("its arrays are of an unknown version")
-    shape, in_columns, kind = read_header(file, max_header_size=_MOST_HEADER)
+    if version != (1, 0):  # the headers of others may be gigabytes long
+        raise DataError(f"its arrays are of version {version[0]}.{version[1]}, not 1.0")
+    shape, in_columns, kind = np.lib.format.read_array_header_1_0(
+        file, max_header_size=_MOST_HEADER
+    )
     n_values = int(np.prod(shape, dtype=np.float64))
     if kind.hasobject or kind.itemsize > 16 or n_values > most:
         raise DataError(
@@ -104,9 +103,16 @@ def _stack(
         array = np.moveaxis(array, 2, 0)
     if array.shape != shape:
         raise _misfit(found, shape)
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+    return _numbers(array)
+
+
+def _numbers(array: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """Give real numbers, of which truths are 0 and 1; raises DataError."""
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.integer) and not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"values of the kind {array.dtype.name} are no mask")
-    return array.astype(np.uint8) if array.dtype == np.bool_ else array
+    return array
 
 
 def _misfit(found: tuple[int, ...], shape: tuple[int, int, int]) -> DataError:
@@ -138,9 +144,8 @@ def _from_sparse(
     )
     if not is_sound:
         raise DataError("its sparse matrix is broken: indices outside it, or of another number")
-    if not (np.issubdtype(data.dtype, np.number) or data.dtype == np.bool_):
-        raise DataError(f"values of the kind {data.dtype.name} are no mask")
-    dense = np.zeros((n_channels, n_pixels), np.uint8 if data.dtype == np.bool_ else data.dtype)
+    data = _numbers(data)
+    dense = np.zeros((n_channels, n_pixels), data.dtype)
     dense[np.repeat(np.arange(n_channels), np.diff(bounds)), columns] = data
     return dense.reshape(shape)
 
