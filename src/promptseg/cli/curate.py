@@ -18,6 +18,10 @@ def curate(
         str,
         typer.Option(help="Corpus to write: a new or empty folder, or a URL (s3://bucket/corpus)."),
     ],
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="TOML file that says which files are images, and which what masks."),
+    ] = None,
     modality: Annotated[
         str | None, typer.Option(help='Modality, as the study names it: CT, "T1W MRI", X-ray ...')
     ] = None,
@@ -55,6 +59,7 @@ def curate(
     licence: Annotated[
         str | None, typer.Option(help="Licence of the data, e.g. CC-BY-4.0.")
     ] = None,
+    citation: Annotated[str | None, typer.Option(help="How to cite the data.")] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -139,12 +144,14 @@ def curate(
     from promptseg.terminal import follow_curation, show_corpus
 
     settings = Curation(
+        mapping=mapping,
         dataset=dataset,
         modality=modality,
         subject_pattern=subject_pattern,
         spacing_yx_mm=None if spacing is None else _spacing(spacing),
         labels=labels,
         licence=licence,
+        citation=citation,
         keep_empty=keep_empty,
         min_area_px=min_area,
         plane=None if plane is None else pick(words(PlaneChoice), plane, "plane"),

@@ -16,7 +16,7 @@ from promptseg.corpus import CorpusInfo
 from promptseg.croissant import write_croissant
 from promptseg.curation.journal import identity
 from promptseg.curation.pieces import NO_TARGET, lost, pieces, size_of
-from promptseg.curation.plan import Plan, plan_of
+from promptseg.curation.plan import Plan, plan_of, with_facts
 from promptseg.curation.settings import Curation
 from promptseg.curation.shelf import Shelf
 from promptseg.curation.splits import split
@@ -26,6 +26,8 @@ from promptseg.isolated import Limits, Lost, in_order
 from promptseg.parquet import write_atomically
 from promptseg.reader.folder import Listing, scan
 from promptseg.reader.frame import NO_MASK
+from promptseg.reader.mapped import scan_by
+from promptseg.reader.mapping import MappingFile, read_mapping
 from promptseg.rows import DropRow
 from promptseg.store import is_url
 
@@ -71,12 +73,15 @@ def curate(
     Raises
     ------
     DataError
-        The folder or a setting is not usable, or no image is; then there is no `corpus.json`.
+        The folder, the mapping file or a setting is not usable, or no image is; then there is no
+        `corpus.json`.
     """
-    listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
+    mapping = None if settings.mapping is None else read_mapping(settings.mapping)
+    settings = with_facts(settings, mapping)
+    listing = listed(folder, settings, mapping)
     if any(path is not None and _is_inside(path, out) for path in (settings.key, names_out)):
         raise DataError("The key of names, and names, belong outside of the corpus.")
-    plan = plan_of(folder, listing, settings)
+    plan = plan_of(folder, listing, settings, mapping)
     if names_out is not None:
         write_atomically(names_out, _table_of_names(listing, plan))
     shelf = Shelf.opened(out, _identity(folder, listing, plan))
@@ -84,7 +89,11 @@ def curate(
     shelf.fill_up()
     if not shelf.writer.n_images:
         raise _nothing_usable(folder, shelf.tally.drops)
-    about = {"name": plan.reading.dataset, "licence": settings.licence, "citation": None}
+    about = {
+        "name": plan.reading.dataset,
+        "licence": settings.licence,
+        "citation": settings.citation,
+    }
     tally = shelf.tally
     rules = {
         **plan.rules,
@@ -96,6 +105,17 @@ def curate(
     write_croissant(shelf.writer.store, info)
     shelf.close()
     return info
+
+
+def listed(folder: Path, settings: Curation, mapping: MappingFile | None) -> Listing:
+    """List the images of a folder with their masks; raises DataError."""
+    if mapping is not None and mapping.has_patterns():
+        return scan_by(folder, mapping)
+    listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
+    if mapping is None or not mapping.modalities:
+        return listing
+    images = (replace(i, modality=mapping.modality_of(i.source)) for i in listing.images)
+    return replace(listing, images=tuple(images))
 
 
 def _fill(
@@ -136,7 +156,7 @@ def _table_of_names(listing: Listing, plan: Plan) -> bytes:
 def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
     files = [file for i in listing.images for file in (i.source, *(m.source for m in i.masks))]
     pieces_hang_on = replace(plan.settings, split=None, split_seed=0, allow_leaks=())
-    told = f"{pieces_hang_on!r}\n{plan.rules!r}\n{plan.left_out!r}\n{plan.reading.names.key_id}"
+    told = f"{pieces_hang_on!r}\n{plan.rules!r}\n{listing!r}\n{plan.reading.names.key_id}"
     return identity(folder, files, told)
 
 

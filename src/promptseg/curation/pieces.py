@@ -32,7 +32,7 @@ def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
     names = plan.reading.names
     try:
         for frame in read_frames(image, plan.reading):
-            found = [frame] if isinstance(frame, DropRow) else _checked(frame, plan)
+            found = [frame] if isinstance(frame, DropRow) else _checked(frame, image, plan)
             for piece in found:
                 if isinstance(piece, DropRow):
                     piece = replace(piece, source=names.source(piece.source))
@@ -54,7 +54,7 @@ def size_of(piece: Kept | DropRow) -> int:
     return len(piece.content) + sum(200 + len(target.mask["counts"]) for target in piece.targets)
 
 
-def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
+def _checked(frame: Frame, image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
     """Apply the rules to one frame: what is too small or there already is dropped."""
     kept: dict[str, TargetRow] = {}
     for source, target in targets_in(frame):
@@ -78,21 +78,22 @@ def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
     if kept or plan.settings.keep_empty:
         content = encode_image(frame.picture.pixels)
         look = look_of(frame.image_id, frame.picture.pixels)
-        yield Kept(_image_row(frame, plan, content), content, list(kept.values()), look)
+        row = _image_row(frame, image, plan, content)
+        yield Kept(row, content, list(kept.values()), look)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 
 
-def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
+def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> ImageRow:
     height, width = frame.picture.pixels.shape[:2]
     y_mm, x_mm = frame.spacing_yx_mm or (None, None)
-    subject, subject_source = _subject(frame, plan)
+    subject, subject_source = _subject(frame, image, plan)
     return ImageRow(
         image_id=frame.image_id,
         dataset=plan.reading.dataset,
         subject=subject,
         subject_source=subject_source,
-        modality=plan.modality,
+        modality=plan.modality or image.modality or "",
         width=width,
         height=height,
         spacing_y_mm=y_mm,
@@ -108,8 +109,10 @@ def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
     )
 
 
-def _subject(frame: Frame, plan: Plan) -> tuple[str | None, str]:
+def _subject(frame: Frame, image: ImageFile, plan: Plan) -> tuple[str | None, str]:
     """Find the subject in the source's path; the slices of a volume share one in any case."""
+    if plan.subject is None and image.subject is not None:
+        return plan.reading.names.subject(image.subject), "pattern"
     if plan.subject is None:
         return (frame.place.volume_id, "file") if frame.place else (None, "unknown")
     subject = found_in(frame.source, plan.subject, "subject")

@@ -1,16 +1,17 @@
 """The settings of a curation made definite for one folder, and put into words."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptseg.curation.secret import read_key
 from promptseg.curation.settings import Curation
 from promptseg.division import parse_shares
-from promptseg.errors import DataError
-from promptseg.reader.folder import Listing, printable
-from promptseg.reader.frame import Reading, read_raw
-from promptseg.reader.labels import Naming, as_labels, values_in
+from promptseg.errors import DataError, pick
+from promptseg.reader.folder import Listing, MaskFile, printable
+from promptseg.reader.frame import PLANE_CHOICES, Reading, read_raw
+from promptseg.reader.labels import Naming, as_labels, naming_of, values_in
+from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
 from promptseg.reader.table import Found, Table, find_table
 
@@ -20,7 +21,7 @@ class Plan:
     """Settings made definite for one folder."""
 
     settings: Curation
-    modality: str
+    modality: str | None  # None: every image has its own
     reading: Reading
     subject: re.Pattern[str] | None
     split: re.Pattern[str] | None
@@ -29,16 +30,41 @@ class Plan:
     guessed_name: str | None  # of an object, when nothing says what nameless masks show
 
 
-def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
-    """Make the settings definite: the table of labels, and what nameless masks show."""
-    modality = (settings.modality or "").strip()
-    if not modality:
-        raise DataError("The modality is not known. Say it, for example by --modality CT.")
-    is_secret = settings.names == "hash"
-    subject = _pattern(settings.subject_pattern, "subject", listing, is_secret)
+def with_facts(settings: Curation, mapping: MappingFile | None) -> Curation:
+    """Add what a mapping file knows of the data set to settings that do not say it."""
+    if mapping is None:
+        return settings
+    facts = mapping.facts
+    plane = facts.get("plane")
+    return replace(
+        settings,
+        dataset=settings.dataset or facts.get("dataset"),
+        modality=settings.modality or mapping.modality,
+        subject_pattern=settings.subject_pattern or facts.get("subject"),
+        spacing_yx_mm=settings.spacing_yx_mm or mapping.spacing_yx_mm,
+        licence=settings.licence or facts.get("licence"),
+        citation=settings.citation or facts.get("citation"),
+        plane=settings.plane or (None if plane is None else pick(PLANE_CHOICES, plane, "plane")),
+        object_name=settings.object_name or facts.get("object"),
+    )
+
+
+def plan_of(
+    folder: Path, listing: Listing, settings: Curation, mapping: MappingFile | None = None
+) -> Plan:
+    """Make the settings definite: the table of labels, and what nameless masks show.
+
+    `settings` have the facts of the mapping file already.
+    """
+    names = _names(settings)
+    modality = (settings.modality or "").strip() or None
+    bare = next((image.source for image in listing.images if image.modality is None), None)
+    if modality is None and bare is not None:
+        of = f" of {names.source(bare)}" if mapping is not None and mapping.modalities else ""
+        raise DataError(f"The modality{of} is not known. Say it, for example by --modality CT.")
+    subject = _pattern(settings.subject_pattern, "subject", listing, names.hashes)
     if settings.split is not None:
         parse_shares(settings.split)
-    names = _names(settings)
     dataset = printable(settings.dataset or _folder_name(folder, names)).replace("#", "_")
     found = find_table(folder, settings.labels)
     naming = _naming(folder, listing, settings, found.table, dataset)
@@ -51,13 +77,17 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
         keep_empty=settings.keep_empty,
         names=names,
     )
-    rules = {**_rules(settings, listing, naming, found), "names": _meaning_of_names(names)}
+    rules = {
+        **_rules(settings, listing, naming, found),
+        **_mapped_rules(mapping),
+        "names": _meaning_of_names(names),
+    }
     return Plan(
         settings=settings,
         modality=modality,
         reading=reading,
         subject=subject,
-        split=_pattern(settings.split_pattern, "split", listing, is_secret),
+        split=_pattern(settings.split_pattern, "split", listing, names.hashes),
         rules=rules,
         left_out=(*listing.left_out, *found.left_out),
         guessed_name=_guessed_name(listing, settings, found, dataset),
@@ -111,15 +141,22 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     naming = Naming(nameless="", threshold=settings.threshold)
     seen: set[int] = set()
     for file in (file for image in listing.images for file in image.masks):
-        if file.is_one_object:
+        if file.is_one_object or _tells(file):
             continue
         try:
-            seen.update(values_in(as_labels(read_raw(folder / file.source), naming)))
+            raw = read_raw(folder / file.source)
+            seen.update(values_in(as_labels(raw, naming_of(file, naming))))
         except DataError:
             continue  # reported when its image is read
         if len(seen) > 1 and not seen <= {1, 255}:
             return False
     return True
+
+
+def _tells(file: MaskFile) -> bool:
+    """Whether a mapping file says what the values of a mask are."""
+    kind = file.kind
+    return kind is not None and bool(kind.labels or kind.channels or kind.instances)
 
 
 def _pattern(
@@ -164,6 +201,20 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     if settings.spacing_yx_mm is not None:
         y, x = settings.spacing_yx_mm
         rules["spacing_yx_mm"] = f"{y:g}, {x:g} where the file does not say"
+    return rules
+
+
+def _mapped_rules(mapping: MappingFile | None) -> dict[str, str]:
+    """Put a mapping file into words."""
+    if mapping is None:
+        return {}
+    rules = {"mapping": printable(mapping.name)}
+    if mapping.images:
+        rules["images"] = ", ".join(pattern.text for pattern in mapping.images)
+    if mapping.masks:
+        rules["masks"] = "; ".join(masks.kind.in_words() for masks in mapping.masks)
+    if mapping.ignore:
+        rules["ignored"] = ", ".join(pattern.text for pattern in mapping.ignore)
     return rules
 
 

@@ -14,12 +14,14 @@ SplitBy = Literal["subject", "image"]
 class Curation:
     """The settings of one curation. None means: not known, or found by the stated rule."""
 
+    mapping: Path | None = None  # a mapping file; what is said here is put before its facts
     dataset: str | None = None  # else the folder's name
     modality: str | None = None  # required
     subject_pattern: str | None = None  # regex; group `subject`, else group 1, else all of it
     spacing_yx_mm: tuple[float, float] | None = None  # where the file does not say
     labels: Path | None = None  # table of labels; else the only one in the folder
     licence: str | None = None
+    citation: str | None = None
     keep_empty: bool = False  # keep images without a target
     min_area_px: int = 50  # labels of at most this many pixels are dropped
     plane: PlaneChoice | None = None  # else that of the finest pixels

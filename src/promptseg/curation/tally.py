@@ -46,7 +46,7 @@ class Tally:
 def subjects_in_words(tally: Tally, settings: Curation) -> str:
     """Say how many subjects there are, as far as is known."""
     n_unknown = tally.sources["unknown"]
-    if settings.subject_pattern is not None:
+    if settings.subject_pattern is not None or tally.sources["pattern"]:
         without = f", {_counted(n_unknown, 'image')} without" if n_unknown else ""
         return f"{len(tally.subjects)} by pattern{without}"
     if not tally.volumes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
+from promptseg.reader.kind import Kind
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii.gz", ".nii")
@@ -25,7 +26,7 @@ MASK_WORDS = frozenset(
 # from what a mask's name says beyond its image's to object and instance
 ReadName = Callable[[str], tuple[str | None, int | None]]
 _BROKEN = "a broken link"
-_OTHER_TYPE = "files of this type are not read"
+OTHER_TYPE = "files of this type are not read"
 _NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
 _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
 
@@ -38,6 +39,8 @@ class MaskFile:
     object: str | None = None
     instance: int | None = None
     annotator: str | None = None
+    kind: Kind | None = None  # what a mapping file says of it
+    corner: tuple[int, int] | None = None  # (top, left): where a cropped mask lies in its image
 
     @property
     def is_one_object(self) -> bool:
@@ -53,6 +56,8 @@ class ImageFile:
     key: str  # path below images/, without suffix and with _ for #
     masks: tuple[MaskFile, ...]
     lost_mask: bool = False  # a mask of it cannot be read, so that it may show more than they say
+    modality: str | None = None  # where images of a folder differ
+    subject: str | None = None  # where its name tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +123,11 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
         )
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     masks, strange = files_below(folder, mask_folder) if mask_folder else ([], [])
-    by_key, doubles = _by_key(images)
+    by_key, doubles = images_by_key(images)
     read_name = _instance_alone if one_object else parse_name
     claims, orphans = _claims(masks, by_key.keys())
     lost, _ = _claims((source for source, _ in strange), by_key.keys())
-    lost_for_sure, _ = _claims((s for s, why in strange if why != _OTHER_TYPE), by_key.keys())
+    lost_for_sure, _ = _claims((s for s, why in strange if why != OTHER_TYPE), by_key.keys())
     listed, misnamed = [], []
     for key, source in by_key.items():
         own, ambiguous = _without_ambiguous(claims.get(key, []))
@@ -177,26 +182,29 @@ def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str
         source = path.relative_to(folder).as_posix()
         if path.name.startswith("."):
             continue  # files of the operating system
-        if reason := _why_not(path, source):
+        if reason := why_not(path, source):
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
     return known, others
 
 
-def _why_not(path: Path, source: str) -> str | None:
-    """Say why a file is not read; None for a good one and for a plain folder."""
+def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:
+    """Say why a file is not read; None for a good one and for a plain folder.
+
+    `more` are suffixes that are read beside those of pictures and volumes.
+    """
     if _is_broken(path):
         return _BROKEN
     if path.is_dir():
         return "links to folders are not followed" if path.is_symlink() else None
     if source != printable(source):
         return "its name is not in UTF-8"
-    is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES))
-    return None if is_known else _OTHER_TYPE
+    is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES, *more))
+    return None if is_known else OTHER_TYPE
 
 
-def _by_key(images: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+def images_by_key(images: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Index the images by their path without suffix; of two with one key the first counts."""
     by_key: dict[str, str] = {}
     doubles = []

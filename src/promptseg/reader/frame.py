@@ -6,17 +6,18 @@ do not fit come as drops with their reason, and the rest goes on.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Integer
 
 from promptseg.errors import DataError
 from promptseg.reader import volume as volumes
+from promptseg.reader.channels import channels_of
+from promptseg.reader.drawn import filled, placed
 from promptseg.reader.files import read_volume
-from promptseg.reader.folder import ImageFile, is_volume
+from promptseg.reader.folder import ImageFile, MaskFile, is_volume
 from promptseg.reader.image import (
     Picture,
     RawMask,
@@ -25,14 +26,25 @@ from promptseg.reader.image import (
     read_picture,
     scaled,
 )
-from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
+from promptseg.reader.labels import (
+    Entry,
+    Naming,
+    as_labels,
+    name_values,
+    naming_of,
+    shown_zero,
+    values_in,
+)
 from promptseg.reader.names import Names
 from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
 NO_MASK = "none of its masks is usable"
 _EMPTY = "the mask is empty"
+# reads a mask file as the masks in it: mostly one, in a stack of channels one for each object
+ReadMasks = Callable[[MaskFile], Iterator[tuple[MaskFile, RawMask]]]
 PlaneChoice = Literal["axial", "coronal", "sagittal", "all"]
+PLANE_CHOICES: dict[str, PlaneChoice] = {word: word for word in get_args(PlaneChoice)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +108,18 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
     picture = read_picture(reading.folder / image.source)
     height, width = picture.pixels.shape[:2]
 
-    def read(path: Path) -> RawMask:
+    def read(file: MaskFile) -> Iterator[tuple[MaskFile, RawMask]]:
+        path = reading.folder / file.source
+        if file.kind is not None and file.kind.channels:
+            yield from channels_of(path, file, file.kind.channels, (height, width))
+            return
         raw = read_mask(path)
+        if file.corner is not None:
+            raw = placed(raw, file.corner, (height, width))
         h, w = raw.values.shape
         if (h, w) != (height, width):
             raise DataError(f"its size {w} x {h} is not its image's, {width} x {height}")
-        return raw
+        yield file, raw
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
@@ -119,11 +137,14 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
 def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
     volume = read_volume(reading.folder / image.source)
 
-    def read(path: Path) -> RawMask:
-        other = read_volume(path)
+    def read(file: MaskFile) -> Iterator[tuple[MaskFile, RawMask]]:
+        kind = file.kind
+        if kind is not None and (kind.outline or kind.channels or kind.is_cropped):
+            raise DataError("outlines, channels and cropped masks are read of pictures only")
+        other = read_volume(reading.folder / file.source)
         if difference := volumes.difference_of_grids(volume, other):
             raise DataError(difference)
-        return RawMask(other.values())
+        yield file, RawMask(other.values())
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
@@ -166,32 +187,54 @@ def _place(volume: volumes.Volume, volume_id: str, plane: volumes.Plane, index: 
 
 
 def _read_labels(
-    image: ImageFile, reading: Reading, read: Callable[[Path], RawMask]
+    image: ImageFile, reading: Reading, read: ReadMasks
 ) -> tuple[tuple[Labels, ...], list[DropRow]]:
     """Read the masks of an image and name what they hold."""
-    labels: list[Labels] = []
-    drops: list[DropRow] = []
+    pieces: list[Labels | DropRow] = []
     for file in image.masks:
-        drop = partial(
-            DropRow, source=file.source, image_id=reading.image_id(image), instance=file.instance
-        )
         try:
-            if is_volume(file.source) != is_volume(image.source):
+            is_stack = file.kind is not None and bool(file.kind.channels)
+            if not is_stack and is_volume(file.source) != is_volume(image.source):
                 raise DataError("of this mask and its image one is a volume and one a picture")
-            values = as_labels(read(reading.folder / file.source), reading.naming)
-            present = values_in(values)
-            entries, unknown = name_values(file, present, reading.naming)
+            for part, raw in read(file):
+                pieces += _named(part, raw, image, reading)
         except DataError as error:
-            drops.append(drop(object=file.object, reason=str(error)))
-            continue
+            pieces.append(_drop(file, image, reading, reason=str(error)))
+    labels = tuple(piece for piece in pieces if isinstance(piece, Labels))
+    return labels, [piece for piece in pieces if isinstance(piece, DropRow)]
+
+
+def _drop(
+    file: MaskFile, image: ImageFile, reading: Reading, *, reason: str, area_px: int | None = None
+) -> DropRow:
+    return DropRow(
+        source=file.source,
+        image_id=reading.image_id(image),
+        object=file.object,
+        instance=file.instance,
+        area_px=area_px,
+        reason=reason,
+    )
+
+
+def _named(
+    file: MaskFile, raw: RawMask, image: ImageFile, reading: Reading
+) -> Iterator[Labels | DropRow]:
+    """Name what one mask holds; raises DataError where its values are no labels."""
+    naming = naming_of(file, reading.naming)
+    values, naming = shown_zero(as_labels(raw, naming), naming)
+    is_outline = file.kind is not None and file.kind.outline
+    for layer in filled(values, instances=naming.instances) if is_outline else [values]:
+        present = values_in(layer)
+        entries, unknown = name_values(file, present, naming)
         if not present:
-            drops.append(drop(object=file.object, area_px=0, reason=_EMPTY))
+            yield _drop(file, image, reading, area_px=0, reason=_EMPTY)
         for value, reason in unknown:
-            area = int(np.count_nonzero(values == value))
-            drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
+            area = int(np.count_nonzero(layer == value))
+            drop = _drop(file, image, reading, area_px=area, reason=reason)
+            yield replace(drop, object=f"label {value}")
         if entries:
-            labels.append(Labels(file.source, values, tuple(entries), file.annotator))
-    return tuple(labels), drops
+            yield Labels(file.source, layer, tuple(entries), file.annotator)
 
 
 def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:

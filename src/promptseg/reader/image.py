@@ -193,7 +193,8 @@ def _one_channel(colours: Shaped[np.ndarray, "h w 3"]) -> Shaped[np.ndarray, "h 
     if (colours == colours[:, :, :1]).all():
         return np.ascontiguousarray(colours[:, :, 0])
     drawn = colours.any(axis=2)
-    kinds = np.unique(colours[drawn], axis=0)
+    red, green, blue = np.moveaxis(colours[drawn].astype(np.int64), -1, 0)
+    kinds = np.unique((red << 32) + (green << 16) + blue)  # rows of three would be sorted: slow
     if len(kinds) > 1:
         raise DataError(
             f"it holds {len(kinds)} colours; expected are greys, or one colour on black"

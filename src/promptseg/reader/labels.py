@@ -4,7 +4,7 @@
 a binary mask that says nothing, by the name that the whole curation has for it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Integer, Shaped
@@ -41,6 +41,33 @@ class Naming:
     def knows(self, value: int) -> bool:
         """Whether the table of labels has a value."""
         return self.table is not None and any(value in values for values in self.table.values())
+
+
+def naming_of(file: MaskFile, naming: Naming) -> Naming:
+    """Put what a mapping file says of a mask before what holds for all."""
+    kind = file.kind
+    if kind is None:
+        return naming
+    threshold = naming.threshold if kind.threshold is None else kind.threshold
+    if kind.labels is not None:
+        return replace(naming, table=kind.labels, instances=False, threshold=None)
+    if file.object is not None:
+        instances = kind.instances
+        return replace(naming, table=None, instances=instances, threshold=threshold)
+    return replace(naming, instances=naming.instances or kind.instances, threshold=threshold)
+
+
+def shown_zero(
+    labels: Integer[np.ndarray, "*space"], naming: Naming
+) -> tuple[Integer[np.ndarray, "*space"], Naming]:
+    """Give another value to 0 where the table of labels makes an object of it."""
+    table = naming.table or {}
+    if not any(0 in of_object for of_object in table.values()):
+        return labels, naming
+    known = {value for of_object in table.values() for value in of_object}
+    free = max(int(labels.max()), *known) + 1
+    moved = {name: tuple(value or free for value in of) for name, of in table.items()}
+    return np.where(labels == 0, np.int32(free), labels), replace(naming, table=moved)
 
 
 def as_labels(raw: RawMask, naming: Naming) -> Integer[np.ndarray, "*space"]:

@@ -85,6 +85,25 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path} is no table of labels: {error}. {_FORMS}.") from error
 
 
+def named_values(content: Mapping[str, Any]) -> Table:
+    """Bring names with a value or several to a table; objects may share values.
+
+    0 is a value as any other here, unless it is called background.
+
+    Raises
+    ------
+    ValueError
+        One of the entries is no name with values; the message says which.
+    """
+    _refuse_misfits(content, [_lists_values(*item) for item in content.items()])
+    is_object = {name: name.strip().casefold() != "background" for name in content}
+    table: dict[str, tuple[int, ...]] = {}
+    for name, value in _pairs(content):
+        if value or is_object[name]:
+            table[name] = (*table.get(name, ()), value)
+    return table
+
+
 def _read(path: Path) -> Table:
     try:
         content = json.loads(path.read_bytes())
@@ -114,12 +133,15 @@ def _table(content: Any, path: Path) -> Table:
         _refuse_misfits(content, [_names_a_value(*item) for item in content.items()])
         return _grouped([(name, int(key)) for key, name in content.items()])
     _refuse_misfits(content, [_lists_values(*item) for item in content.items()])
-    pairs = [
+    return _grouped(_pairs(content))
+
+
+def _pairs(content: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [
         (name, value)
         for name, values in content.items()
         for value in (values if isinstance(values, list) else [values])
     ]
-    return _grouped(pairs)
 
 
 def _paper_table(info: dict[str, Any], colours: Any, path: Path) -> Table:
