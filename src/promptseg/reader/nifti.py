@@ -6,7 +6,7 @@ import numpy as np
 
 from promptseg.errors import DataError
 from promptseg.reader.image import unreadable
-from promptseg.reader.volume import Volume, check_grid, check_numbers, oriented
+from promptseg.reader.volume import Volume, check_bytes, check_grid, check_numbers, oriented
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
@@ -29,6 +29,7 @@ def read_nifti(path: Path) -> Volume:
         units = image.header.get_xyzt_units()[0]
         codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
         check_grid(image.shape, image.affine)
+        check_bytes(image.shape, image.get_data_dtype().itemsize)
         if not any(codes):
             raise DataError(
                 "its header does not say how it lies in the patient (no sform, no qform)"
