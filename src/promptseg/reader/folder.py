@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
+from promptseg.reader.companion import companions
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-VOLUMES = (".nii.gz", ".nii")
+# .hdr is read with the .img beside it
+VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 MASK_FOLDERS = ("masks", "labels")
 # words of a mask's file name that say that it is a mask, not of what
 MASK_WORDS = frozenset(
@@ -181,7 +183,8 @@ def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
-    return known, others
+    parts = companions(folder, known)
+    return known, [(source, why) for source, why in others if source not in parts]
 
 
 def _why_not(path: Path, source: str) -> str | None:

@@ -42,15 +42,20 @@ class RawMask:
     lossy: bool = False
 
 
+def read_pixels(path: Path) -> Shaped[np.ndarray, "h w *rgb"]:
+    """Read the pixels of a picture, in grey or RGB, as they are stored; alpha is left away."""
+    with _opened(path) as (image, raw_mode):
+        is_deep = image.mode in ("LA", "RGB", "RGBA") and ";16" in raw_mode
+        return _deep_colour(path) if is_deep else _pixels(image)
+
+
 def read_picture(path: Path) -> Picture:
     """Read a picture. 8 bits stay bit for bit; 16-bit grey stays; anything deeper is scaled.
 
-    Alpha is left away. 16-bit colour, floats and 32-bit integers become 8 bits by their own
-    minimum and maximum, which are kept.
+    16-bit colour, floats and 32-bit integers become 8 bits by their own minimum and maximum,
+    which are kept.
     """
-    with _opened(path) as (image, raw_mode):
-        is_deep = image.mode in ("LA", "RGB", "RGBA") and ";16" in raw_mode
-        pixels = _deep_colour(path) if is_deep else _pixels(image)
+    pixels = read_pixels(path)
     if pixels.dtype == np.uint8:
         return Picture(pixels, "none", 0.0, 255.0)
     lo, hi = finite_range(pixels)

@@ -8,6 +8,7 @@ is voxel (n_i - x, n_j - y, k), of coronal slice j (n_i - x, j, n_k - y), of sag
 (i, n_j - x, n_k - y).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -141,6 +142,18 @@ def corners(shape: tuple[int, ...]) -> Float[np.ndarray, "4 8"]:
     """Give the outermost voxels of a grid as columns (i, j, k, 1)."""
     ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
     return np.vstack([ends, np.ones(ends.shape[1])])
+
+
+def slab_axis(voxels: Shaped[np.ndarray, "*space"]) -> int:
+    """Find the axis along which an array falls into slabs that lie together in memory."""
+    return int(np.argmax(np.abs(voxels.strides)))
+
+
+def slabs(
+    voxels: Shaped[np.ndarray, "*space"], axis: int | None = None
+) -> Iterator[Shaped[np.ndarray, "*slab"]]:
+    """Give an array slab by slab: work on them needs no copy of the whole."""
+    yield from np.moveaxis(voxels, slab_axis(voxels) if axis is None else axis, 0)
 
 
 def grid(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"]) -> Volume:
