@@ -12,6 +12,7 @@ from promptseg.errors import DataError
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
 from promptseg.reader.frame import Frame, read_frames, targets_in
+from promptseg.reader.tile import tiles
 from promptseg.rows import DropRow, ImageRow, TargetRow, target_row
 
 NO_TARGET = "no target is left in it"
@@ -24,6 +25,7 @@ class Kept:
     row: ImageRow
     content: bytes
     targets: list[TargetRow]
+    regridded: frozenset[str] = frozenset()  # the mask files that came from another grid
 
 
 def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
@@ -32,8 +34,9 @@ def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
         for frame in read_frames(image, plan.reading):
             if isinstance(frame, DropRow):
                 yield frame
-            else:
-                yield from _checked(frame, plan)
+                continue
+            for tile in tiles(frame, plan.settings.tile_px):
+                yield from _checked(tile, plan)
     except DataError as error:
         yield DropRow(source=image.source, image_id=plan.reading.image_id(image), reason=str(error))
 
@@ -61,7 +64,8 @@ def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
             )
     if kept or plan.settings.keep_empty:
         content = encode_image(frame.picture.pixels)
-        yield Kept(_image_row(frame, plan, content), content, list(kept.values()))
+        moved = frozenset(labels.source for labels in frame.labels if labels.regridded)
+        yield Kept(_image_row(frame, plan, content), content, list(kept.values()), moved)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 
@@ -87,6 +91,7 @@ def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
         licence=plan.settings.licence,
         sha256=hashlib.sha256(content).hexdigest(),
         **(asdict(frame.place) if frame.place else {}),
+        **(asdict(frame.tile) if frame.tile else {}),
     )
 
 

@@ -8,6 +8,7 @@ from promptseg.curation.settings import Curation
 from promptseg.errors import DataError
 from promptseg.reader.folder import Listing, printable
 from promptseg.reader.frame import Reading, read_raw
+from promptseg.reader.intensity import Intensity
 from promptseg.reader.labels import Naming, as_labels, values_in
 from promptseg.reader.table import Found, Table, find_table
 
@@ -41,6 +42,7 @@ def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
         plane=settings.plane,
         spacing_yx_mm=settings.spacing_yx_mm,
         keep_empty=settings.keep_empty,
+        intensity=settings.intensity,
     )
     rules = _rules(settings, listing, naming, found)
     return Plan(
@@ -85,7 +87,9 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
         if file.is_one_object:
             continue
         try:
-            seen.update(values_in(as_labels(read_raw(folder / file.source), naming)))
+            raw = read_raw(folder / file.source)
+            if raw.table is None:  # else the file says itself what it shows
+                seen.update(values_in(as_labels(raw, naming)))
         except DataError:
             continue  # reported when its image is read
         if len(seen) > 1 and not seen <= {1, 255}:
@@ -123,15 +127,24 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
         "keep_empty": str(settings.keep_empty).lower(),
         "threshold": "none" if threshold is None else f"value > {threshold:g}",
         "jpeg_masks": f"value > {127 if threshold is None else threshold:g}",
-        "intensity": "8 bits as stored; 16-bit grey kept; else min-max over image or volume",
+        "intensity": _intensity(settings.intensity),
         "orientation": "pictures as stored (no EXIF); slices in radiological view of RAS+",
         "plane": settings.plane or "across the axis of the largest spacing, else axial",
         "subject": settings.subject_pattern or "one per volume; unknown for pictures",
     }
+    if settings.tile_px is not None:
+        rules["tiles"] = f"images of more than {settings.tile_px} pixels a side, without overlap"
     if settings.spacing_yx_mm is not None:
         y, x = settings.spacing_yx_mm
         rules["spacing_yx_mm"] = f"{y:g}, {x:g} where the file does not say"
     return rules
+
+
+def _intensity(rule: Intensity | None) -> str:
+    if rule is None:
+        return "8 bits as stored; 16-bit grey kept; else min-max over image or volume"
+    kept = "; 8-bit pictures as stored" if rule.spares_8_bits else ""
+    return f"{rule.in_words}{kept}; 16-bit grey pictures kept with both ends"
 
 
 def _meaning_of_values(naming: Naming) -> str:

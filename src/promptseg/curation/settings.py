@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptseg.reader.frame import PlaneChoice
+from promptseg.reader.intensity import Intensity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Curation:
     keep_empty: bool = False  # keep images without a target
     min_area_px: int = 50  # labels of at most this many pixels are dropped
     plane: PlaneChoice | None = None  # else that of the finest pixels
+    intensity: Intensity | None = None  # else min-max, and 8 bits as they are
+    tile_px: int | None = None  # images with a longer side are cut into tiles
     object_name: str | None = None  # what a mask shows that says nothing itself
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold

@@ -18,6 +18,8 @@ class Tally:
     subjects: set[str] = field(default_factory=set)
     volumes: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
+    regridded: set[str] = field(default_factory=set)  # mask files
+    plain_ct: bool = False  # there is a CT that shows all its values, from min to max
 
     def keep(self, kept: Kept) -> None:
         """Count an image that was written."""
@@ -25,6 +27,9 @@ class Tally:
         self.subjects.update(filter(None, [kept.row.subject]))
         self.volumes.update(filter(None, [kept.row.volume_id]))
         self.objects.update(target.object for target in kept.targets)
+        self.regridded.update(kept.regridded)
+        is_ct = "CT" in (kept.row.modality.upper(), (kept.row.dicom_modality or "").upper())
+        self.plain_ct |= is_ct and kept.row.intensity_rule.startswith("min-max")
 
     def drop(self, reason: str) -> None:
         """Count what was left out; reasons that differ by numbers only are one."""
@@ -51,8 +56,14 @@ def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def moved_in_words(tally: Tally) -> dict[str, str]:
+    """List the masks that were brought to the grid of their image; empty when none were."""
+    moved = ", ".join(sorted(tally.regridded))
+    return {"regridded": f"by nearest voxel, from another grid: {moved}"} if moved else {}
+
+
 def hint(tally: Tally, plan: Plan) -> dict[str, str]:
-    """Tell the user which names of objects had to be guessed; empty when none had."""
+    """Tell the user what had to be guessed, and what is seldom meant; empty when nothing was."""
     hints = []
     if plan.guessed_name in tally.objects:
         hints.append("No name was given for what the masks show; --object NAME sets it.")
@@ -62,5 +73,10 @@ def hint(tally: Tally, plan: Plan) -> dict[str, str]:
         hints.append(
             "Values of masks were named label N; --labels FILE.json names them, "
             "--instances says that they number instances."
+        )
+    if tally.plain_ct and plan.settings.intensity is None:
+        hints.append(
+            "CT was scaled from its lowest to its highest value, which leaves soft tissue few "
+            "greys; --intensity window:soft-tissue (or lung, bone, ...) shows it as read."
         )
     return {"hint": " ".join(hints)} if hints else {}

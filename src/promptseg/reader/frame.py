@@ -15,22 +15,26 @@ from jaxtyping import Integer
 
 from promptseg.errors import DataError
 from promptseg.reader import volume as volumes
-from promptseg.reader.files import read_volume
-from promptseg.reader.folder import ImageFile, is_volume
-from promptseg.reader.image import (
-    Picture,
-    RawMask,
-    finite_range,
-    read_mask,
-    read_picture,
-    scaled,
+from promptseg.reader.files import read_labels, read_volume
+from promptseg.reader.folder import ImageFile, MaskFile, is_volume
+from promptseg.reader.image import Picture, RawMask, read_mask, read_pixels
+from promptseg.reader.intensity import (
+    MIN_MAX,
+    Intensity,
+    shaded,
+    shades_of_slice,
+    shades_of_volume,
 )
 from promptseg.reader.labels import Entry, Naming, as_labels, name_values, values_in
+from promptseg.reader.part import Part, cropped
+from promptseg.reader.regrid import other_grid, regrid
 from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
 NO_MASK = "none of its masks is usable"
 _EMPTY = "the mask is empty"
+# reads a mask file as the masks in it: mostly one, of overlapping layers one for each
+ReadMasks = Callable[[MaskFile], Iterator[tuple[MaskFile, RawMask]]]
 PlaneChoice = Literal["axial", "coronal", "sagittal", "all"]
 
 
@@ -42,6 +46,23 @@ class Labels:
     values: Integer[np.ndarray, "*space"]
     entries: tuple[Entry, ...]
     annotator: str | None = None
+    regridded: bool = False  # they were brought here from another grid
+    part: Part | None = None  # of a volume, of which `values` are the box that is not empty
+
+    def slice(self, plane: volumes.Plane, index: int) -> "Labels":
+        """Cut one slice of the labels of a volume."""
+        if self.part is None:
+            raise ValueError("labels of a picture have no slices")
+        return replace(self, values=self.part.slice(plane, index), part=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The image that a tile was cut from, and the pixel of it where the tile begins."""
+
+    tile_of: str
+    tile_y: int
+    tile_x: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -54,6 +75,7 @@ class Frame:
     labels: tuple[Labels, ...]
     spacing_yx_mm: tuple[float, float] | None
     place: Place | None = None  # None: a picture, no slice
+    tile: Tile | None = None  # None: no part of a larger image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +88,7 @@ class Reading:
     plane: PlaneChoice | None = None
     spacing_yx_mm: tuple[float, float] | None = None
     keep_empty: bool = False
+    intensity: Intensity | None = None  # None: the study's rule
 
     def image_id(self, image: ImageFile) -> str:
         """Name the image of a file."""
@@ -87,19 +110,22 @@ def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]
 
 def read_raw(path: Path) -> RawMask:
     """Read the values of a mask file of any kind."""
-    return RawMask(read_volume(path).values()) if is_volume(path.name) else read_mask(path)
+    if not is_volume(path.name):
+        return read_mask(path)
+    first = read_labels(path)[0]
+    return RawMask(first.volume.values(), table=first.table)
 
 
 def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
-    picture = read_picture(reading.folder / image.source)
+    picture = shaded(read_pixels(reading.folder / image.source), reading.intensity)
     height, width = picture.pixels.shape[:2]
 
-    def read(path: Path) -> RawMask:
-        raw = read_mask(path)
+    def read(file: MaskFile) -> Iterator[tuple[MaskFile, RawMask]]:
+        raw = read_mask(reading.folder / file.source)
         h, w = raw.values.shape
         if (h, w) != (height, width):
             raise DataError(f"its size {w} x {h} is not its image's, {width} x {height}")
-        return raw
+        yield file, raw
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
@@ -117,29 +143,34 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
 def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
     volume = read_volume(reading.folder / image.source)
 
-    def read(path: Path) -> RawMask:
-        other = read_volume(path)
-        if difference := volumes.difference_of_grids(volume, other):
-            raise DataError(difference)
-        return RawMask(other.values())
+    def read(file: MaskFile) -> Iterator[tuple[MaskFile, RawMask]]:
+        for named in read_labels(reading.folder / file.source):
+            own = named.volume
+            fit = partial(regrid, own=own, image=volume) if other_grid(volume, own) else None
+            yield file, RawMask(own.values(), table=named.table, fit=fit)
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
     if not labels and not (reading.keep_empty and _are_all_empty(image, drops)):
         raise DataError(NO_MASK)
-    lo, hi = sorted(map(float, volume.scaled(np.array(finite_range(volume.voxels)))))
+    rule = reading.intensity or MIN_MAX
+    shades = shades_of_volume(volume, rule)
     for plane in _planes(volume, reading.plane):
         for index in range(volumes.n_slices(volume, plane)):
-            pixels = scaled(volume.slice(plane, index), lo, hi)
+            values = volume.slice(plane, index)
             place = _place(volume, reading.image_id(image), plane, index)
+            image_id = f"{place.volume_id}/{plane}/{index:04d}"
             spacing = volumes.spacing_of_slices(volume, plane)
+            try:
+                picture = (shades or shades_of_slice(values, rule)).picture(values)
+            except DataError as error:
+                yield DropRow(source=image.source, image_id=image_id, reason=str(error))
+                continue
             yield Frame(
-                image_id=f"{place.volume_id}/{plane}/{index:04d}",
+                image_id=image_id,
                 source=image.source,
-                picture=Picture(pixels, "min-max volume", lo, hi),
-                labels=tuple(
-                    replace(item, values=volumes.cut(item.values, plane, index)) for item in labels
-                ),
+                picture=picture,
+                labels=tuple(item.slice(plane, index) for item in labels),
                 spacing_yx_mm=spacing[:2] if spacing else reading.spacing_yx_mm,
                 place=place,
             )
@@ -153,43 +184,87 @@ def _planes(volume: volumes.Volume, choice: PlaneChoice | None) -> tuple[volumes
 
 def _place(volume: volumes.Volume, volume_id: str, plane: volumes.Plane, index: int) -> Place:
     spacing = volumes.spacing_of_slices(volume, plane)
+    n_slices = volumes.n_slices(volume, plane)
+    is_lone = n_slices == 1 and not volume.has_place  # a picture: it has no next slice
     return Place(
         volume_id=volume_id,
         slice_index=index,
-        n_slices=volumes.n_slices(volume, plane),
+        n_slices=n_slices,
         plane=plane,
-        spacing_slice_mm=spacing[2] if spacing else None,
-        affine=tuple(float(v) for v in volume.affine.ravel()) if spacing else None,
+        spacing_slice_mm=spacing[2] if spacing and not is_lone else None,
+        affine=tuple(volume.affine.ravel().tolist()) if spacing and volume.has_place else None,
     )
 
 
 def _read_labels(
-    image: ImageFile, reading: Reading, read: Callable[[Path], RawMask]
+    image: ImageFile, reading: Reading, read: ReadMasks
 ) -> tuple[tuple[Labels, ...], list[DropRow]]:
     """Read the masks of an image and name what they hold."""
     labels: list[Labels] = []
     drops: list[DropRow] = []
     for file in image.masks:
-        drop = partial(
-            DropRow, source=file.source, image_id=reading.image_id(image), instance=file.instance
-        )
         try:
             if is_volume(file.source) != is_volume(image.source):
                 raise DataError("of this mask and its image one is a volume and one a picture")
-            values = as_labels(read(reading.folder / file.source), reading.naming)
-            present = values_in(values)
-            entries, unknown = name_values(file, present, reading.naming)
+            for part, raw in read(file):
+                for piece in _named(part, raw, image, reading):
+                    if isinstance(piece, Labels):
+                        labels.append(piece)
+                    else:
+                        drops.append(piece)
         except DataError as error:
-            drops.append(drop(object=file.object, reason=str(error)))
-            continue
-        if not present:
-            drops.append(drop(object=file.object, area_px=0, reason=_EMPTY))
-        for value, reason in unknown:
-            area = int(np.count_nonzero(values == value))
-            drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
-        if entries:
-            labels.append(Labels(file.source, values, tuple(entries), file.annotator))
+            drops.append(_drop(file, image, reading, reason=str(error)))
     return tuple(labels), drops
+
+
+def _drop(
+    file: MaskFile, image: ImageFile, reading: Reading, *, reason: str, area_px: int | None = None
+) -> DropRow:
+    return DropRow(
+        source=file.source,
+        image_id=reading.image_id(image),
+        object=file.object,
+        instance=file.instance,
+        area_px=area_px,
+        reason=reason,
+    )
+
+
+def _named(
+    file: MaskFile, raw: RawMask, image: ImageFile, reading: Reading
+) -> Iterator[Labels | DropRow]:
+    """Name what one mask holds; raises DataError where its values are no labels."""
+    naming = reading.naming
+    if raw.table is not None:  # the file says more than its name, and than what is said of all
+        file = replace(file, object=None, instance=None)
+        naming = replace(naming, table=raw.table, instances=False, threshold=None)
+    values = as_labels(raw, naming)
+    present = values_in(values)
+    entries, unknown = name_values(file, present, naming)
+    if not present:
+        yield _drop(file, image, reading, area_px=0, reason=_EMPTY)
+    for value, reason in unknown:
+        area = int(np.count_nonzero(values == value))
+        drop = _drop(file, image, reading, area_px=area, reason=reason)
+        yield replace(drop, object=f"label {value}")
+    if not entries:
+        return
+    if raw.fit is not None:
+        fitted = raw.fit(values)
+        for entry in entries:
+            if loss := fitted.loss(entry.values):
+                drop = _drop(file, image, reading, area_px=loss[0], reason=loss[1])
+                yield replace(drop, object=entry.object, instance=entry.instance)
+        values = fitted.values
+    part = cropped(values) if values.ndim == 3 else None
+    yield Labels(
+        file.source,
+        values if part is None else part.values,
+        tuple(entries),
+        file.annotator,
+        regridded=raw.fit is not None,
+        part=part,
+    )
 
 
 def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:
