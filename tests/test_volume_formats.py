@@ -88,7 +88,7 @@ def test_the_reference_is_the_scan(reference):
 
 
 def test_analyze_gives_the_same_pixels_without_a_place(reference, tmp_path):
-    """The format stores neither order nor origin: stored in the assumed one, all but that agrees."""
+    """It stores neither order nor origin: in the order that is assumed, all but that agrees."""
     scan, (images, targets, _) = reference
     for name, voxels in (("images", scan.voxels), ("masks", scan.labels)):
         phantom.write_analyze(tmp_path / f"in/{name}/s.hdr", voxels, phantom.SPACING)
@@ -221,7 +221,7 @@ def test_one_slice_is_a_volume_of_one_slice(tmp_path, suffix):
 
 
 def test_a_last_axis_of_1_is_no_fourth_axis(tmp_path):
-    """It is what some software writes for a volume."""
+    """It is what some software writes; such a NRRD of ITK's names no space of the patient."""
     scan = phantom.scan()
     image = SimpleITK.JoinSeries([phantom.itk_image(scan.voxels, scan.affine)])
     SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
@@ -230,7 +230,9 @@ def test_a_last_axis_of_1_is_no_fourth_axis(tmp_path):
         volume = read_volume(tmp_path / name)
 
         assert np.array_equal(volume.voxels, scan.voxels)
-        assert volume.affine == pytest.approx(scan.affine)
+        assert volume.spacing_ras == pytest.approx(phantom.SPACING)
+        assert volume.has_place is (name == "a.mha")
+        assert not volume.has_place or volume.affine == pytest.approx(scan.affine)
 
 
 def test_colours_vectors_and_series_have_their_reason(tmp_path):
@@ -295,7 +297,7 @@ HUGE = "32767 x 32767 x 32767 voxels cannot be handled"
         (partial(meta, NDims="2"), "its NDims is not the number of its DimSize"),
         (partial(meta, DimSize="2 -3 4"), "its DimSize is no list of whole numbers"),
         (partial(meta, DimSize="2 0 4"), "2 x 0 x 4 voxels cannot be handled"),
-        (partial(meta, TransformMatrix="0 0 0 0 0 0 0 0 0"), "affine of its header is singular"),
+        (partial(meta, TransformMatrix="0 0 0 0 0 0 0 0 0"), "it cannot be read"),
         (partial(meta, ElementSpacing="nan nan nan", TransformMatrix="1 0 0 0 1 0 0 0 1"), ""),
     ],
 )  # fmt: skip
@@ -318,7 +320,7 @@ def test_hostile_metaimages_are_refused_with_a_reason(tmp_path, write, reason):
         (HEAD.replace("2 3 4", "32767 32767 32767"), "", HUGE),
         (HEAD.replace("2 3 4", "1024 1024 1024").replace("uchar", "double"), "", "8.0 GiB"),
         (HEAD.replace("2 3 4", "2 3 5"), "", "it is cut off: its header promises 30 bytes"),
-        (HEAD.replace("raw", "gzip"), "", "it cannot be read"),
+        (HEAD.replace("raw", "gzip"), "", "its packed voxels are damaged"),
         (HEAD.replace("raw", "secret"), "", "it cannot be read"),
         (HEAD, "data file: /etc/passwd\n", OUTSIDE),
         (HEAD, "datafile: ../secret.raw\n", OUTSIDE),

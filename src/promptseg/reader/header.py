@@ -17,7 +17,7 @@ from promptseg.reader.volume import check_bytes, times
 NRRD = (".nrrd", ".nhdr")
 META = (".mha", ".mhd")
 _MOST_TEXT = 2**20  # bytes of a header
-_MOST_PACKED = 1100  # how many times its size deflate can unpack to at most (1032), and some
+MOST_PACKED = 1100  # how many times its size deflate can unpack to at most (1032), and some
 _NRRD_BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8"), 1),
     **dict.fromkeys(("uint8_t",), 1),
@@ -163,7 +163,8 @@ def _meta_packing(fields: Mapping[str, str]) -> str:
 def _size(kind: str, known: Mapping[str, int]) -> int:
     """Give the bytes of a type of voxels."""
     if kind not in known:
-        named = repr(kind) if kind and len(kind) <= 24 and kind.isascii() else "its header names"
+        is_short = kind and len(kind) <= 24 and kind.isascii()
+        named = repr(kind) if is_short else "that its header names"
         raise DataError(f"voxels of the type {named} are not read")
     return known[kind]
 
@@ -227,6 +228,6 @@ def check_promise(path: Path, header: Header) -> None:
     held = source.stat().st_size - (header.length if header.data_file is None else 0)
     if header.packing == "raw" and header.fields.get("elementtype") in ("MET_LONG", "MET_ULONG"):
         promised //= 2
-    most = held if header.packing == "raw" else held * _MOST_PACKED
+    most = held if header.packing == "raw" else held * MOST_PACKED
     if promised > most:
         raise DataError(f"it is cut off: its header promises {promised} bytes of voxels")

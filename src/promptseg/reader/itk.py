@@ -72,12 +72,9 @@ def read_image(path: Path, header: Header) -> "SimpleITK.Image":
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    if path.name.lower().endswith(NRRD):
-        name = "NrrdImageIO"
-    else:
-        name = "MetaImageIO"
-        if header.packing == "gzip":
-            _check_packed(data_path(path, header), header)
+    name = "NrrdImageIO" if path.name.lower().endswith(NRRD) else "MetaImageIO"
+    if header.packing == "gzip":
+        _check_packed(data_path(path, header), header)
     try:
         return SimpleITK.ReadImage(str(path), imageIO=name)
     except Exception as error:  # its messages are long, and name paths of ours and its own
@@ -85,21 +82,32 @@ def read_image(path: Path, header: Header) -> "SimpleITK.Image":
 
 
 def _check_packed(path: Path, header: Header) -> None:
-    """Unpack voxels once to see that they are whole: ITK reads a damaged MetaImage as noise."""
-    left = int(np.prod(header.shape, dtype=np.int64)) * header.bytes_per_voxel
-    unpacker = zlib.decompressobj()
+    """Unpack voxels once to see that they are whole: ITK looks at no checksum.
+
+    A damaged MetaImage it reads as noise.
+    """
+    promised = int(np.prod(header.shape, dtype=np.int64)) * header.bytes_per_voxel
+    start = header.length if header.data_file is None else 0
     try:
-        with path.open("rb") as file:
-            file.seek(header.length if header.data_file is None else 0)
-            while not unpacker.eof and left >= 0:
-                packed = unpacker.unconsumed_tail or file.read(_CHUNK)
-                if not packed:
-                    break
-                left -= len(unpacker.decompress(packed, _CHUNK))
+        held = unpacked_size(path, start, promised + _CHUNK)
     except zlib.error as error:
         raise DataError("it cannot be read: its packed voxels are damaged") from error
-    if not unpacker.eof or left != 0:
+    has_skip = any(header.fields.get(name, "0") != "0" for name in ("byte skip", "line skip"))
+    if held < promised or (held > promised and not has_skip):
         raise DataError("it cannot be read: its packed voxels are not as many as its header says")
+
+
+def unpacked_size(path: Path, start: int, most: int) -> int:
+    """Count what a zlib or gzip stream holds; -1 if it is cut off. Raises zlib.error."""
+    unpacker, held = zlib.decompressobj(wbits=47), 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while not unpacker.eof and held <= most:
+            packed = unpacker.unconsumed_tail or file.read(_CHUNK)
+            if not packed:
+                return -1
+            held += len(unpacker.decompress(packed, _CHUNK))
+    return held
 
 
 class _Held:
