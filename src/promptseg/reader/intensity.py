@@ -91,10 +91,10 @@ def intensity_rule(text: str | None, per: str | None = None) -> Intensity | None
         raise DataError(f"There is no intensity rule {text!r}. Known are {_FORMS}.")
     else:
         rule = replace(MIN_MAX, per=unit) if name == "min-max" else Intensity("none", name)
-    if per is not None and rule.per != unit:
-        raise DataError(f"The rule {text} goes by slice; leave --per away.")
     if per is not None and rule.kind not in ("min-max", "percentile"):
         raise DataError(f"--per goes with min-max and percentile, not with {text}.")
+    if per is not None and rule.per != unit:
+        raise DataError(f"The rule {text} goes by slice; leave --per away.")
     return rule
 
 

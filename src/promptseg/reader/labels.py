@@ -77,7 +77,10 @@ def _whole(values: Shaped[np.ndarray, "*space"]) -> Integer[np.ndarray, "*space"
         if rounded is None or rounded.min() < 0 or rounded.max() >= 2**31:
             return None
         highest = max(highest, int(rounded.max()))
-    labels = np.empty_like(values, np.uint8 if highest < 256 else np.int32)
+    dtype = np.dtype(np.uint8 if highest < 256 else np.int32)
+    if values.dtype == dtype:
+        return values
+    labels = np.empty_like(values, dtype)
     for slab, stored in zip(slabs(labels, axis), slabs(values, axis), strict=True):
         slab[...] = np.rint(stored) if np.issubdtype(stored.dtype, np.inexact) else stored
     return labels

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Integer
 
 from promptseg.errors import DataError
 from promptseg.reader.part import cropped
-from promptseg.reader.volume import Volume, corners, difference_of_grids, slab_axis, slabs
+from promptseg.reader.volume import Volume, corners, difference_of_grids, slab_axis
 
 _NEAR = 1e-3  # of an edge: what the 32 bits of a header may be off
 
@@ -97,7 +97,7 @@ def _outside(
         return {}
     counts: dict[int, tuple[int, int]] = {}
     axis = slab_axis(part.values)
-    for index, slab in enumerate(slabs(part.values, axis)):
+    for index, slab in enumerate(np.moveaxis(part.values, axis, 0)):
         at = np.insert(np.array(np.nonzero(slab)), axis, index, axis=0)
         at = at + np.array(part.corner).reshape(3, 1)
         inside = _inside(to_image[:3, :3] @ at + to_image[:3, 3:], shape)

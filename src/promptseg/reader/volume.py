@@ -22,6 +22,7 @@ PLANES: tuple[Plane, ...] = get_args(Plane)
 _SLICE_AXIS: dict[Plane, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 MOST_VOXELS = 2**31
 MOST_BYTES = 2**31  # as stored
+_SLAB = 2**20  # voxels that are worked on at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,8 +153,11 @@ def slab_axis(voxels: Shaped[np.ndarray, "*space"]) -> int:
 def slabs(
     voxels: Shaped[np.ndarray, "*space"], axis: int | None = None
 ) -> Iterator[Shaped[np.ndarray, "*slab"]]:
-    """Give an array slab by slab: work on them needs no copy of the whole."""
-    yield from np.moveaxis(voxels, slab_axis(voxels) if axis is None else axis, 0)
+    """Give an array in slabs of a few slices: work on them needs no copy of the whole."""
+    turned = np.moveaxis(voxels, slab_axis(voxels) if axis is None else axis, 0)
+    step = max(1, _SLAB * len(turned) // max(voxels.size, 1))
+    for start in range(0, len(turned), step):
+        yield turned[start : start + step]
 
 
 def grid(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"]) -> Volume:
