@@ -21,7 +21,10 @@ IMAGES_PER_PART = 256
 IMAGES_PER_ROW_GROUP = 4  # what a killed evaluation has to do again
 # what is read of the parts of an interrupted curation: all but pictures and masks
 KEPT = {
-    "images": ["image_id", "digest", "modality", "subject", "subject_source", "volume_id"],
+    "images": [
+        *("image_id", "digest", "modality", "dicom_modality", "intensity_rule"),
+        *("subject", "subject_source", "volume_id"),
+    ],
     "targets": ["image_id", "object"],
     "drops": ["reason"],
 }

@@ -36,10 +36,10 @@ class ImageRow:
     spacing_x_mm: float | None = None
     spacing_slice_mm: float | None = None
     affine: tuple[float, ...] | None = None  # 4 x 4, row-major, voxel (i, j, k) to RAS+ mm
-    intensity_rule: str  # none, or min-max over the image or the volume
+    intensity_rule: str  # none, or what decides on lo and hi
     intensity_lo: float | None = None  # source values shown as 0 and 255
     intensity_hi: float | None = None
-    tile_of: str | None = None
+    tile_of: str | None = None  # the image that it is a part of, and where it begins there, in px
     tile_x: int | None = None
     tile_y: int | None = None
     split: str | None = None

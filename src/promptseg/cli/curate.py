@@ -50,6 +50,21 @@ def curate(
     plane: Annotated[
         str | None, typer.Option(help="Cut volumes axial, coronal, sagittal or all.")
     ] = None,
+    intensity: Annotated[
+        str | None,
+        typer.Option(
+            help="Which values are black and white: min-max, percentile:0.5-99.5, window:lung "
+            "(soft-tissue, mediastinum, liver, bone, brain, ...), window:LEVEL/WIDTH, "
+            "window:dicom (the header's), released (the study's code), none. Else min-max, and "
+            "8-bit pictures as they are."
+        ),
+    ] = None,
+    per: Annotated[
+        str | None, typer.Option(help="min-max and percentile: over each volume, or each slice.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=16, help="Cut images of more pixels a side into tiles.")
+    ] = None,
     min_area: Annotated[
         int, typer.Option(help="Leave out labels of at most this many pixels.")
     ] = 50,
@@ -132,8 +147,9 @@ def curate(
     """Turn a folder of images and masks into a corpus that evaluate reads.
 
     Masks pair with images by name: one label map per image, or one file per object
-    (IMAGE_liver.png), or a folder of files named like the image. NIfTI volumes are cut along their
-    main plane. What is left out is listed in the corpus, with the reason.
+    (IMAGE_liver.png), or a folder of files named like the image. Volumes (NIfTI, NRRD, MetaImage,
+    Analyze) are cut along their main plane. What is left out is listed in the corpus, with the
+    reason.
 
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
@@ -141,6 +157,7 @@ def curate(
     from promptseg.curation.settings import NamesOf, SplitBy
     from promptseg.isolated import GIB, Limits
     from promptseg.reader.frame import PlaneChoice
+    from promptseg.reader.intensity import intensity_rule
     from promptseg.terminal import follow_curation, show_corpus
 
     settings = Curation(
@@ -155,6 +172,8 @@ def curate(
         keep_empty=keep_empty,
         min_area_px=min_area,
         plane=None if plane is None else pick(words(PlaneChoice), plane, "plane"),
+        intensity=intensity_rule(intensity, per),
+        tile_px=tile,
         object_name=object_name,
         instances=instances,
         threshold=threshold,

@@ -20,7 +20,7 @@ from promptseg.curation.plan import Plan, plan_of, with_facts
 from promptseg.curation.settings import Curation
 from promptseg.curation.shelf import Shelf
 from promptseg.curation.splits import split
-from promptseg.curation.tally import hint, subjects_in_words
+from promptseg.curation.tally import hint, moved_in_words, subjects_in_words
 from promptseg.errors import DataError
 from promptseg.isolated import Limits, Lost, in_order
 from promptseg.parquet import write_atomically
@@ -98,6 +98,7 @@ def curate(
     rules = {
         **plan.rules,
         "subjects": subjects_in_words(tally, settings),
+        **moved_in_words(tally),
         **split(shelf.writer, settings),
         **hint(tally, plan),
     }

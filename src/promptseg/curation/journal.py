@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from promptseg import __version__
@@ -21,6 +21,7 @@ class Mark:
     n_parts: int = 0
     n_files: int = 0
     n_pieces: int = 0
+    regridded: tuple[str, ...] = ()  # mask files so far, which no row tells
 
 
 def identity(folder: Path, sources: Iterable[str], settings: str) -> str:
@@ -49,6 +50,7 @@ def read_mark(store: Store, own: str) -> Mark | None:
         return None
     try:
         mark = Mark(**json.loads(store.read(NAME)))
+        mark = replace(mark, regridded=tuple(mark.regridded))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{store.where} is damaged ({NAME}). Delete it.") from error
     if mark.identity != own:

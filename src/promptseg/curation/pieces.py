@@ -12,6 +12,7 @@ from promptseg.likeness import Look, look_of
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
 from promptseg.reader.frame import Frame, read_frames, targets_in
+from promptseg.reader.tile import tiles
 from promptseg.rows import DropRow, ImageRow, TargetRow, target_row
 
 NO_TARGET = "no target is left in it"
@@ -25,6 +26,7 @@ class Kept:
     content: bytes
     targets: list[TargetRow]
     look: Look
+    regridded: frozenset[str] = frozenset()  # the mask files that came from another grid
 
 
 def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
@@ -32,11 +34,14 @@ def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
     names = plan.reading.names
     try:
         for frame in read_frames(image, plan.reading):
-            found = [frame] if isinstance(frame, DropRow) else _checked(frame, image, plan)
-            for piece in found:
-                if isinstance(piece, DropRow):
-                    piece = replace(piece, source=names.source(piece.source))
-                yield piece
+            if isinstance(frame, DropRow):
+                yield replace(frame, source=names.source(frame.source))
+                continue
+            for tile in tiles(frame, plan.settings.tile_px):
+                for piece in _checked(tile, image, plan):
+                    if isinstance(piece, DropRow):
+                        piece = replace(piece, source=names.source(piece.source))
+                    yield piece
     except DataError as error:
         yield lost(image, plan, str(error))
 
@@ -79,7 +84,9 @@ def _checked(frame: Frame, image: ImageFile, plan: Plan) -> Iterator[Kept | Drop
         content = encode_image(frame.picture.pixels)
         look = look_of(frame.image_id, frame.picture.pixels)
         row = _image_row(frame, image, plan, content)
-        yield Kept(row, content, list(kept.values()), look)
+        names = plan.reading.names
+        moved = frozenset(names.source(item.source) for item in frame.labels if item.regridded)
+        yield Kept(row, content, list(kept.values()), look, moved)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 
@@ -106,6 +113,7 @@ def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> Im
         licence=plan.settings.licence,
         sha256=hashlib.sha256(content).hexdigest(),
         **(asdict(frame.place) if frame.place else {}),
+        **(asdict(frame.tile) if frame.tile else {}),
     )
 
 

@@ -10,6 +10,7 @@ from promptseg.division import parse_shares
 from promptseg.errors import DataError, pick
 from promptseg.reader.folder import Listing, MaskFile, printable
 from promptseg.reader.frame import PLANE_CHOICES, Reading, read_raw
+from promptseg.reader.intensity import Intensity
 from promptseg.reader.labels import Naming, as_labels, naming_of, values_in
 from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
@@ -75,6 +76,7 @@ def plan_of(
         plane=settings.plane,
         spacing_yx_mm=settings.spacing_yx_mm,
         keep_empty=settings.keep_empty,
+        intensity=settings.intensity,
         names=names,
     )
     rules = {
@@ -145,7 +147,8 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
             continue
         try:
             raw = read_raw(folder / file.source)
-            seen.update(values_in(as_labels(raw, naming_of(file, naming))))
+            if raw.table is None:  # else the file says itself what it shows
+                seen.update(values_in(as_labels(raw, naming_of(file, naming))))
         except DataError:
             continue  # reported when its image is read
         if len(seen) > 1 and not seen <= {1, 255}:
@@ -193,11 +196,13 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
         "keep_empty": str(settings.keep_empty).lower(),
         "threshold": "none" if threshold is None else f"value > {threshold:g}",
         "jpeg_masks": f"value > {127 if threshold is None else threshold:g}",
-        "intensity": "8 bits as stored; 16-bit grey kept; else min-max over image or volume",
+        "intensity": _intensity(settings.intensity),
         "orientation": "pictures as stored (no EXIF); slices in radiological view of RAS+",
         "plane": settings.plane or "across the axis of the largest spacing, else axial",
         "subject": settings.subject_pattern or "one per volume; unknown for pictures",
     }
+    if settings.tile_px is not None:
+        rules["tiles"] = f"images of more than {settings.tile_px} pixels a side, without overlap"
     if settings.spacing_yx_mm is not None:
         y, x = settings.spacing_yx_mm
         rules["spacing_yx_mm"] = f"{y:g}, {x:g} where the file does not say"
@@ -216,6 +221,13 @@ def _mapped_rules(mapping: MappingFile | None) -> dict[str, str]:
     if mapping.ignore:
         rules["ignored"] = ", ".join(pattern.text for pattern in mapping.ignore)
     return rules
+
+
+def _intensity(rule: Intensity | None) -> str:
+    if rule is None:
+        return "8 bits as stored; 16-bit grey kept; else min-max over image or volume"
+    kept = "; 8-bit pictures as stored" if rule.spares_8_bits else ""
+    return f"{rule.in_words}{kept}; 16-bit grey pictures kept with both ends"
 
 
 def _meaning_of_values(naming: Naming) -> str:

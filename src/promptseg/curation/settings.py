@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptseg.reader.frame import PlaneChoice
+from promptseg.reader.intensity import Intensity
 
 NamesOf = Literal["keep", "hash"]
 SplitBy = Literal["subject", "image"]
@@ -25,6 +26,8 @@ class Curation:
     keep_empty: bool = False  # keep images without a target
     min_area_px: int = 50  # labels of at most this many pixels are dropped
     plane: PlaneChoice | None = None  # else that of the finest pixels
+    intensity: Intensity | None = None  # else min-max, and 8 bits as they are
+    tile_px: int | None = None  # images with a longer side are cut into tiles
     object_name: str | None = None  # what a mask shows that says nothing itself
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold

@@ -32,6 +32,7 @@ class Shelf:
         shelf = cls(CorpusWriter(out, is_begun=mark is not None), Tally(), mark or Mark(own))
         for part in shelf.writer.restore(shelf.mark.n_parts):
             shelf.tally.recall(part)
+        shelf.tally.regridded.update(shelf.mark.regridded)
         shelf.n_files, shelf._to_skip = shelf.mark.n_files, shelf.mark.n_pieces
         return shelf
 
@@ -57,7 +58,11 @@ class Shelf:
 
     def _set_mark(self) -> None:
         self.mark = replace(
-            self.mark, n_parts=self.writer.n_parts, n_files=self.n_files, n_pieces=self.n_pieces
+            self.mark,
+            n_parts=self.writer.n_parts,
+            n_files=self.n_files,
+            n_pieces=self.n_pieces,
+            regridded=tuple(sorted(self.tally.regridded)),
         )
         write_mark(self.writer.store, self.mark)
 

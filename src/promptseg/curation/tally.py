@@ -3,12 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from promptseg.curation.pieces import Kept
 from promptseg.curation.plan import Plan
 from promptseg.curation.settings import Curation
+
+MOST_NAMED = 5
 
 
 @dataclass(slots=True)
@@ -20,6 +22,8 @@ class Tally:
     subjects: set[str] = field(default_factory=set)
     volumes: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
+    regridded: set[str] = field(default_factory=set)  # mask files
+    plain_ct: bool = False  # there is a CT that shows all its values, from min to max
 
     def keep(self, kept: Kept) -> None:
         """Count an image that was written."""
@@ -27,6 +31,8 @@ class Tally:
         self.subjects.update(filter(None, [kept.row.subject]))
         self.volumes.update(filter(None, [kept.row.volume_id]))
         self.objects.update(target.object for target in kept.targets)
+        self.regridded.update(kept.regridded)
+        self.plain_ct |= _is_plain_ct(asdict(kept.row))
 
     def recall(self, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         """Count the rows of a part that was written before."""
@@ -34,6 +40,7 @@ class Tally:
             self.sources[image["subject_source"]] += 1
             self.subjects.update(filter(None, [image["subject"]]))
             self.volumes.update(filter(None, [image["volume_id"]]))
+            self.plain_ct |= _is_plain_ct(image)
         self.objects.update(target["object"] for target in rows["targets"])
         for drop in rows["drops"]:
             self.drop(drop["reason"])
@@ -63,8 +70,22 @@ def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def moved_in_words(tally: Tally) -> dict[str, str]:
+    """List the masks that were brought to the grid of their image; empty when none were."""
+    some = ", ".join(sorted(tally.regridded)[:MOST_NAMED])
+    more = ", ..." if len(tally.regridded) > MOST_NAMED else ""
+    told = f"{_counted(len(tally.regridded), 'mask file')} from another grid, by nearest voxel"
+    return {"regridded": f"{told}: {some}{more}"} if tally.regridded else {}
+
+
+def _is_plain_ct(image: Mapping[str, Any]) -> bool:
+    """Tell a CT that shows all its values, from the lowest to the highest."""
+    is_ct = "CT" in (image["modality"].upper(), (image["dicom_modality"] or "").upper())
+    return is_ct and str(image["intensity_rule"]).startswith("min-max")
+
+
 def hint(tally: Tally, plan: Plan) -> dict[str, str]:
-    """Tell the user which names of objects had to be guessed; empty when none had."""
+    """Tell the user what had to be guessed, and what is seldom meant; empty when nothing was."""
     hints = []
     if plan.guessed_name in tally.objects:
         hints.append("No name was given for what the masks show; --object NAME sets it.")
@@ -74,5 +95,10 @@ def hint(tally: Tally, plan: Plan) -> dict[str, str]:
         hints.append(
             "Values of masks were named label N; --labels FILE.json names them, "
             "--instances says that they number instances."
+        )
+    if tally.plain_ct and plan.settings.intensity is None:
+        hints.append(
+            "CT was scaled from its lowest to its highest value, which leaves soft tissue few "
+            "greys; --intensity window:soft-tissue (or lung, bone, ...) shows it as read."
         )
     return {"hint": " ".join(hints)} if hints else {}

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
+from promptseg.reader.companion import companions
 from promptseg.reader.kind import Kind
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-VOLUMES = (".nii.gz", ".nii")
+# .hdr is read with the .img beside it
+VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 MASK_FOLDERS = ("masks", "labels")
 # words of a mask's file name that say that it is a mask, not of what
 MASK_WORDS = frozenset(
@@ -186,7 +188,8 @@ def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
-    return known, others
+    parts = companions(folder, known)
+    return known, [(source, why) for source, why in others if source not in parts]
 
 
 def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:

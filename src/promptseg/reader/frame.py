@@ -4,8 +4,9 @@ A picture gives one frame, a volume one for every slice of the planes it is cut 
 do not fit come as drops with their reason, and the rest goes on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,15 +17,15 @@ from promptseg.errors import DataError
 from promptseg.reader import volume as volumes
 from promptseg.reader.channels import channels_of
 from promptseg.reader.drawn import filled, placed
-from promptseg.reader.files import read_volume
+from promptseg.reader.files import read_labels, read_volume
 from promptseg.reader.folder import ImageFile, MaskFile, is_volume
-from promptseg.reader.image import (
-    Picture,
-    RawMask,
-    finite_range,
-    read_mask,
-    read_picture,
-    scaled,
+from promptseg.reader.image import Picture, RawMask, read_mask, read_pixels
+from promptseg.reader.intensity import (
+    MIN_MAX,
+    Intensity,
+    shaded,
+    shades_of_slice,
+    shades_of_volume,
 )
 from promptseg.reader.labels import (
     Entry,
@@ -36,6 +37,8 @@ from promptseg.reader.labels import (
     values_in,
 )
 from promptseg.reader.names import Names
+from promptseg.reader.part import Part, cropped
+from promptseg.reader.regrid import other_grid, regrid
 from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
@@ -55,6 +58,23 @@ class Labels:
     values: Integer[np.ndarray, "*space"]
     entries: tuple[Entry, ...]
     annotator: str | None = None
+    regridded: bool = False  # they were brought here from another grid
+    part: Part | None = None  # of a volume, of which `values` are the box that is not empty
+
+    def slice(self, plane: volumes.Plane, index: int) -> "Labels":
+        """Cut one slice of the labels of a volume."""
+        if self.part is None:
+            raise ValueError("labels of a picture have no slices")
+        return replace(self, values=self.part.slice(plane, index), part=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The image that a tile was cut from, and the pixel of it where the tile begins."""
+
+    tile_of: str
+    tile_y: int
+    tile_x: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -67,6 +87,7 @@ class Frame:
     labels: tuple[Labels, ...]
     spacing_yx_mm: tuple[float, float] | None
     place: Place | None = None  # None: a picture, no slice
+    tile: Tile | None = None  # None: no part of a larger image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +101,7 @@ class Reading:
     spacing_yx_mm: tuple[float, float] | None = None
     keep_empty: bool = False
     names: Names = field(default_factory=Names)
+    intensity: Intensity | None = None  # None: the study's rule
 
     def image_id(self, image: ImageFile) -> str:
         """Name the image of a file."""
@@ -101,11 +123,14 @@ def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]
 
 def read_raw(path: Path) -> RawMask:
     """Read the values of a mask file of any kind."""
-    return RawMask(read_volume(path).values()) if is_volume(path.name) else read_mask(path)
+    if not is_volume(path.name):
+        return read_mask(path)
+    first = read_labels(path)[0]
+    return RawMask(first.volume.values(), table=first.table)
 
 
 def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
-    picture = read_picture(reading.folder / image.source)
+    picture = shaded(read_pixels(reading.folder / image.source), reading.intensity)
     height, width = picture.pixels.shape[:2]
 
     def read(file: MaskFile) -> Iterator[tuple[MaskFile, RawMask]]:
@@ -141,28 +166,33 @@ def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
         kind = file.kind
         if kind is not None and (kind.outline or kind.channels or kind.is_cropped):
             raise DataError("outlines, channels and cropped masks are read of pictures only")
-        other = read_volume(reading.folder / file.source)
-        if difference := volumes.difference_of_grids(volume, other):
-            raise DataError(difference)
-        yield file, RawMask(other.values())
+        for named in read_labels(reading.folder / file.source):
+            own = named.volume
+            fit = partial(regrid, own=own, image=volume) if other_grid(volume, own) else None
+            yield file, RawMask(own.values(), table=named.table, fit=fit)
 
     labels, drops = _read_labels(image, reading, read)
     yield from drops
     if not labels and not (reading.keep_empty and _are_all_empty(image, drops)):
         raise DataError(NO_MASK)
-    lo, hi = sorted(map(float, volume.scaled(np.array(finite_range(volume.voxels)))))
+    rule = reading.intensity or MIN_MAX
+    shades = shades_of_volume(volume, rule)
     for plane in _planes(volume, reading.plane):
         for index in range(volumes.n_slices(volume, plane)):
-            pixels = scaled(volume.slice(plane, index), lo, hi)
+            values = volume.slice(plane, index)
             place = _place(volume, reading.image_id(image), plane, index)
+            image_id = f"{place.volume_id}/{plane}/{index:04d}"
             spacing = volumes.spacing_of_slices(volume, plane)
+            try:
+                picture = (shades or shades_of_slice(values, rule)).picture(values)
+            except DataError as error:
+                yield DropRow(source=image.source, image_id=image_id, reason=str(error))
+                continue
             yield Frame(
-                image_id=f"{place.volume_id}/{plane}/{index:04d}",
+                image_id=image_id,
                 source=image.source,
-                picture=Picture(pixels, "min-max volume", lo, hi),
-                labels=tuple(
-                    replace(item, values=volumes.cut(item.values, plane, index)) for item in labels
-                ),
+                picture=picture,
+                labels=tuple(item.slice(plane, index) for item in labels),
                 spacing_yx_mm=spacing[:2] if spacing else reading.spacing_yx_mm,
                 place=place,
             )
@@ -176,13 +206,15 @@ def _planes(volume: volumes.Volume, choice: PlaneChoice | None) -> tuple[volumes
 
 def _place(volume: volumes.Volume, volume_id: str, plane: volumes.Plane, index: int) -> Place:
     spacing = volumes.spacing_of_slices(volume, plane)
+    n_slices = volumes.n_slices(volume, plane)
+    is_lone = n_slices == 1 and not volume.has_place  # a picture: it has no next slice
     return Place(
         volume_id=volume_id,
         slice_index=index,
-        n_slices=volumes.n_slices(volume, plane),
+        n_slices=n_slices,
         plane=plane,
-        spacing_slice_mm=spacing[2] if spacing else None,
-        affine=tuple(float(v) for v in volume.affine.ravel()) if spacing else None,
+        spacing_slice_mm=spacing[2] if spacing and not is_lone else None,
+        affine=tuple(volume.affine.ravel().tolist()) if spacing and volume.has_place else None,
     )
 
 
@@ -222,6 +254,9 @@ def _named(
 ) -> Iterator[Labels | DropRow]:
     """Name what one mask holds; raises DataError where its values are no labels."""
     naming = naming_of(file, reading.naming)
+    if raw.table is not None:  # the file says more than its name, and than what is said of all
+        file = replace(file, object=None, instance=None)
+        naming = replace(naming, table=raw.table, instances=False, threshold=None)
     values, naming = shown_zero(as_labels(raw, naming), naming)
     is_outline = file.kind is not None and file.kind.outline
     for layer in filled(values, instances=naming.instances) if is_outline else [values]:
@@ -234,7 +269,34 @@ def _named(
             drop = _drop(file, image, reading, area_px=area, reason=reason)
             yield replace(drop, object=f"label {value}")
         if entries:
-            yield Labels(file.source, layer, tuple(entries), file.annotator)
+            yield from _fitted(file, raw, layer, entries, image, reading)
+
+
+def _fitted(
+    file: MaskFile,
+    raw: RawMask,
+    values: Integer[np.ndarray, "*space"],
+    entries: Sequence[Entry],
+    image: ImageFile,
+    reading: Reading,
+) -> Iterator[Labels | DropRow]:
+    """Bring labels to the grid of their image, and tell what of them lies outside."""
+    if raw.fit is not None:
+        fitted = raw.fit(values)
+        for entry in entries:
+            if loss := fitted.loss(entry.values):
+                drop = _drop(file, image, reading, area_px=loss[0], reason=loss[1])
+                yield replace(drop, object=entry.object, instance=entry.instance)
+        values = fitted.values
+    part = cropped(values) if values.ndim == 3 else None
+    yield Labels(
+        file.source,
+        values if part is None else part.values,
+        tuple(entries),
+        file.annotator,
+        regridded=raw.fit is not None,
+        part=part,
+    )
 
 
 def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:

@@ -5,16 +5,17 @@ masks alike. Whatever cannot be read raises `DataError` with a reason fit for a 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Integer, Shaped, UInt8
 
 from promptseg.errors import DataError
+from promptseg.reader.regrid import Regridded
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -36,21 +37,32 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawMask:
-    """The values of a mask file; `lossy` ones are only near to what was drawn (JPEG)."""
+    """The values of a mask file; `lossy` ones are only near to what was drawn (JPEG).
+
+    `table` is what the file itself calls its values. Labels on another grid than their image's are
+    brought onto it by `fit`.
+    """
 
     values: Shaped[np.ndarray, "*space"]
     lossy: bool = False
+    table: Mapping[str, tuple[int, ...]] | None = None
+    fit: Callable[[Integer[np.ndarray, "i j k"]], Regridded] | None = None
+
+
+def read_pixels(path: Path) -> Shaped[np.ndarray, "h w *rgb"]:
+    """Read the pixels of a picture, in grey or RGB, as they are stored; alpha is left away."""
+    with _opened(path) as (image, raw_mode):
+        is_deep = image.mode in ("LA", "RGB", "RGBA") and ";16" in raw_mode
+        return _deep_colour(path) if is_deep else _pixels(image)
 
 
 def read_picture(path: Path) -> Picture:
     """Read a picture. 8 bits stay bit for bit; 16-bit grey stays; anything deeper is scaled.
 
-    Alpha is left away. 16-bit colour, floats and 32-bit integers become 8 bits by their own
-    minimum and maximum, which are kept.
+    16-bit colour, floats and 32-bit integers become 8 bits by their own minimum and maximum,
+    which are kept.
     """
-    with _opened(path) as (image, raw_mode):
-        is_deep = image.mode in ("LA", "RGB", "RGBA") and ";16" in raw_mode
-        pixels = _deep_colour(path) if is_deep else _pixels(image)
+    pixels = read_pixels(path)
     if pixels.dtype == np.uint8:
         return Picture(pixels, "none", 0.0, 255.0)
     lo, hi = finite_range(pixels)

@@ -19,6 +19,7 @@ from promptseg.reader.folder import MaskFile, is_volume
 from promptseg.reader.frame import Labels
 from promptseg.reader.image import RawMask, read_mask
 from promptseg.reader.labels import Entry, as_labels, values_in
+from promptseg.reader.part import Part, cropped
 from promptseg.reader.vocabulary import Vocabulary
 from promptseg.sample import Place, Sample
 
@@ -33,10 +34,8 @@ class Layer:
     """
 
     source: str
-    shape: tuple[int, ...]  # of the file
     affine: Float[np.ndarray, "4 4"] | None  # None: a picture
-    corner: tuple[int, ...]  # where the cropped values begin
-    values: Integer[np.ndarray, "*space"]
+    part: Part
     entries: tuple[Entry, ...]
     unknown: tuple[int, ...]  # values that the table does not name
 
@@ -57,10 +56,10 @@ class Layer:
 
     def _picture(self, sample: Sample) -> Integer[np.ndarray, "h w"]:
         height, width = sample.image.shape[:2]
-        if self.shape != (height, width):
-            h, w = self.shape
+        if self.part.shape != (height, width):
+            h, w = self.part.shape
             raise DataError(f"its size {w} x {h} is not its image's, {width} x {height}")
-        return _placed(self.values, self.corner, self.shape)
+        return self.part.whole()
 
     def _slice(self, place: Place, sample: Sample) -> Integer[np.ndarray, "h w"]:
         plane = next((plane for plane in volumes.PLANES if plane == place.plane), None)
@@ -70,38 +69,17 @@ class Layer:
         shape = volumes.shape_of_slices(plane, place.n_slices, height, width)
         if difference := volumes.difference_of_grids(_grid(shape, place.affine), self._own_grid()):
             raise DataError(difference)
-        axis = volumes.slice_axis(plane)
-        at = place.slice_index - self.corner[axis]
-        is_inside = 0 <= at < self.values.shape[axis]
-        section = np.moveaxis(self.values, axis, 0)[at : at + 1 if is_inside else at]
-        corner = np.array(self.corner)
-        corner[axis] = 0
-        slab = _placed(
-            np.moveaxis(section, 0, axis),
-            tuple(corner.tolist()),
-            tuple(1 if i == axis else n for i, n in enumerate(self.shape)),
-        )
-        return volumes.cut(slab, plane, 0)
+        return self.part.slice(plane, place.slice_index)
 
     def _own_grid(self) -> volumes.Volume:
         affine = None if self.affine is None else tuple(self.affine.ravel().tolist())
-        return _grid(self.shape, affine)
+        return _grid(self.part.shape, affine)
 
 
 def _grid(shape: tuple[int, ...], affine: tuple[float, ...] | None) -> volumes.Volume:
     """Make a volume to compare grids with; curation stores no affine where it is the identity."""
     matrix = np.eye(4) if affine is None else np.array(affine).reshape(4, 4)
     return volumes.grid(shape, matrix)
-
-
-def _placed(
-    values: Integer[np.ndarray, "*space"], corner: tuple[int, ...], shape: tuple[int, ...]
-) -> Integer[np.ndarray, "*all"]:
-    """Lay an array into an empty one."""
-    whole = np.zeros(shape, values.dtype)
-    box = [slice(start, start + n) for start, n in zip(corner, values.shape, strict=True)]
-    whole[tuple(box)] = values
-    return whole
 
 
 def read_layer(root: Path, file: MaskFile, words: Vocabulary) -> Layer:
@@ -115,34 +93,19 @@ def read_layer(root: Path, file: MaskFile, words: Vocabulary) -> Layer:
     path = root / file.source
     if is_volume(file.source):
         volume = read_volume(path)
-        raw, affine = RawMask(volume.values()), volume.affine
+        # a corpus keeps no affine either where the file does not say how it lies
+        raw, affine = RawMask(volume.values()), volume.affine if volume.has_place else np.eye(4)
     else:
         raw, affine = read_mask(path), None
-    corner, values = _cropped(as_labels(raw, words.naming))
-    entries, unknown = words.entries(file, values_in(values))
+    part = cropped(as_labels(raw, words.naming))
+    entries, unknown = words.entries(file, values_in(part.values))
     return Layer(
         source=file.source,
-        shape=raw.values.shape,
         affine=affine,
-        corner=corner,
-        values=values,
+        part=part,
         entries=tuple(entries),
         unknown=unknown,
     )
-
-
-def _cropped(
-    labels: Integer[np.ndarray, "*space"],
-) -> tuple[tuple[int, ...], Integer[np.ndarray, "*part"]]:
-    """Cut out the box around what is not 0, and say where it begins."""
-    corner, box = [], []
-    for axis in range(labels.ndim):
-        others = tuple(other for other in range(labels.ndim) if other != axis)
-        filled = np.flatnonzero(labels.any(axis=others))
-        start, end = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
-        corner.append(start)
-        box.append(slice(start, end))
-    return tuple(corner), labels[tuple(box)].copy()
 
 
 def besides(layers: Iterable[Layer], objects: Collection[str]) -> str:

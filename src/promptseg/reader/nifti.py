@@ -1,13 +1,20 @@
 """NIfTI volumes."""
 
+import gzip
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Shaped
 
 from promptseg.errors import DataError
 from promptseg.reader.image import unreadable
-from promptseg.reader.volume import Volume, check_grid, check_numbers, oriented
+from promptseg.reader.volume import Volume, check_bytes, check_grid, check_numbers, oriented
 
+if TYPE_CHECKING:
+    from nibabel.arrayproxy import ArrayProxy
+
+_MOST_AFTER = 2**26  # bytes that may follow the voxels
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
 
@@ -29,11 +36,12 @@ def read_nifti(path: Path) -> Volume:
         units = image.header.get_xyzt_units()[0]
         codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
         check_grid(image.shape, image.affine)
+        check_bytes(image.shape, image.get_data_dtype().itemsize)
         if not any(codes):
             raise DataError(
                 "its header does not say how it lies in the patient (no sform, no qform)"
             )
-        stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(image.shape[:3])
+        stored = _stored(image.dataobj, path).reshape(image.shape[:3], order="F")
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     except DataError:
         raise
@@ -44,3 +52,25 @@ def read_nifti(path: Path) -> Volume:
     scale = np.diag([_MM[units]] * 3 + [1.0])
     affine = scale @ image.affine.astype(np.float64)
     return oriented(Volume(stored, affine, not is_default, slope, intercept))
+
+
+def _stored(proxy: "ArrayProxy", path: Path) -> Shaped[np.ndarray, "..."]:
+    """Give the voxels as they are stored, once their checksum was looked at, if there is one.
+
+    nibabel stops before it, and gives other voxels where a bit is flipped.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return np.asanyarray(proxy.get_unscaled())
+    n_bytes = int(np.prod(proxy.shape, dtype=np.int64)) * proxy.dtype.itemsize
+    content = bytearray(n_bytes)
+    with gzip.open(path) as file:
+        file.seek(proxy.offset)
+        held = file.readinto(content)
+        left = _MOST_AFTER
+        while chunk := file.read(2**20):  # the checksum is looked at when the end is reached
+            left -= len(chunk)
+            if left < 0:
+                raise DataError("it holds more than its header says")
+    if held != n_bytes:
+        raise DataError(f"it is cut off: its header promises {n_bytes} bytes of voxels")
+    return np.frombuffer(content, proxy.dtype).reshape(proxy.shape, order="F")

@@ -8,6 +8,7 @@ is voxel (n_i - x, n_j - y, k), of coronal slice j (n_i - x, j, n_k - y), of sag
 (i, n_j - x, n_k - y).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -20,6 +21,8 @@ Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = get_args(Plane)
 _SLICE_AXIS: dict[Plane, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 MOST_VOXELS = 2**31
+MOST_BYTES = 2**31  # as stored
+_SLAB = 2**20  # voxels that are worked on at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +33,9 @@ class Volume:
     what they stand for is `stored * slope + intercept`.
 
     Software that knows nothing of spacing writes 1: where a file does not say, `has_spacing` is
-    False. `patient` is what the header calls the patient: it is there to be hashed, and goes into
-    no output.
+    False. Where it does not say how the volume lies in the patient, `has_place` is False, the order
+    of the axes is assumed, and the origin means nothing. `patient` is what the header calls the
+    patient: it is there to be hashed, and goes into no output.
     """
 
     voxels: Shaped[np.ndarray, "i j k"]
@@ -41,6 +45,8 @@ class Volume:
     intercept: float = 0.0
     dicom_modality: str | None = None
     patient: str | None = None
+    has_place: bool = True
+    window: tuple[float, float] | None = None  # values that the header wants shown black and white
 
     @property
     def spacing_ras(self) -> tuple[float, float, float]:
@@ -91,6 +97,16 @@ def check_grid(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"]) -> None
         raise DataError("the affine of its header is singular")
 
 
+def check_bytes(shape: tuple[int, ...], bytes_per_voxel: int) -> None:
+    """Refuse voxels that would fill the memory; raises DataError."""
+    needed = float(np.prod(shape, dtype=np.float64)) * bytes_per_voxel
+    if needed > MOST_BYTES:
+        raise DataError(
+            f"its {times(shape)} voxels would need {needed / 2**30:.1f} GiB of memory; "
+            f"{MOST_BYTES // 2**30} GiB are read at most"
+        )
+
+
 def check_numbers(voxels: Shaped[np.ndarray, "*space"]) -> None:
     """Refuse voxels that are no real numbers; raises DataError."""
     if not np.issubdtype(voxels.dtype, np.number) or np.iscomplexobj(voxels):
@@ -107,11 +123,41 @@ def difference_of_grids(volume: Volume, other: Volume) -> str | None:
     if volume.voxels.shape != other.voxels.shape:
         shapes = times(other.voxels.shape), times(volume.voxels.shape)
         return f"its shape {shapes[0]} is not its image's, {shapes[1]}"
-    ends = np.array(np.meshgrid(*[(0, n - 1) for n in volume.voxels.shape])).reshape(3, -1)
-    gaps = (volume.affine - other.affine)[:3] @ np.vstack([ends, np.ones(ends.shape[1])])
+    if volume.has_place is not other.has_place:
+        known, unknown = ("its image", "it") if volume.has_place else ("it", "its image")
+        return f"{unknown} does not say how it lies in the patient, and {known} does"
+    difference = volume.affine - other.affine
+    if not volume.has_place:
+        difference[:3, 3] = 0.0
+    gaps = difference[:3] @ corners(volume.voxels.shape)
     if np.linalg.norm(gaps, axis=0).max() > 0.1 * min(volume.spacing_ras):
-        return "its affine is not its image's"
+        return (
+            "its affine is not its image's"
+            if volume.has_place
+            else "its spacing is not its image's"
+        )
     return None
+
+
+def corners(shape: tuple[int, ...]) -> Float[np.ndarray, "4 8"]:
+    """Give the outermost voxels of a grid as columns (i, j, k, 1)."""
+    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+    return np.vstack([ends, np.ones(ends.shape[1])])
+
+
+def slab_axis(voxels: Shaped[np.ndarray, "*space"]) -> int:
+    """Find the axis along which an array falls into slabs that lie together in memory."""
+    return int(np.argmax(np.abs(voxels.strides)))
+
+
+def slabs(
+    voxels: Shaped[np.ndarray, "*space"], axis: int | None = None
+) -> Iterator[Shaped[np.ndarray, "*slab"]]:
+    """Give an array in slabs of a few slices: work on them needs no copy of the whole."""
+    turned = np.moveaxis(voxels, slab_axis(voxels) if axis is None else axis, 0)
+    step = max(1, _SLAB * len(turned) // max(voxels.size, 1))
+    for start in range(0, len(turned), step):
+        yield turned[start : start + step]
 
 
 def grid(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"]) -> Volume:
@@ -131,7 +177,13 @@ def shape_of_slices(plane: Plane, n_slices: int, height: int, width: int) -> tup
 
 
 def main_plane(volume: Volume) -> Plane:
-    """Name the plane of the finest pixels: across the axis of the largest spacing, else axial."""
+    """Name the plane of the finest pixels: across the axis of the largest spacing, else axial.
+
+    A volume of one slice is that slice, however thick it is.
+    """
+    single = [plane for plane in PLANES if volume.voxels.shape[_SLICE_AXIS[plane]] == 1]
+    if len(single) == 1:
+        return single[0]
     spacing = volume.spacing_ras
     widest = max(spacing)
     across = [plane for plane in PLANES if spacing[_SLICE_AXIS[plane]] > 0.99 * widest]
