@@ -44,6 +44,7 @@ LAYERS = (
     {"scoring"},
     {"evaluation", "contamination", "curation", "segmentation", "contract", "probe", "promise"},
     {"run", "report"},
+    {"look"},
     {"tuning"},
     {"terminal"},
     {"demo"},

@@ -1,11 +1,14 @@
 """Mapping files: what they say, what they refuse, and which files they find."""
 
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from promptseg.errors import DataError
+from promptseg.reader import mapping
 from promptseg.reader.mapped import scan_by
 from promptseg.reader.mapping import read_mapping
 from promptseg.reader.pattern import keys_of, pattern
@@ -335,3 +338,20 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path):
     assert listing.left_out == (("masks/1.png", "a link that leads out of the folder"),)
     assert [image.lost_mask for image in listing.images] == [True, False, False]
     assert [len(image.masks) for image in listing.images] == [0, 1, 1]
+
+
+DOCS = Path(__file__).parents[1] / "docs/curation.md"
+
+
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL))
+def test_the_examples_of_the_docs_are_mapping_files(tmp_path, text):
+    """What the page teaches can be copied."""
+    assert mapping_of(tmp_path, text).masks
+
+
+def test_the_docs_know_every_key_of_a_mapping_file():
+    """A key that the page does not name will not be found."""
+    page = DOCS.read_text()
+
+    for key in (*mapping._TOP, *mapping._MASKS, *mapping._OFFSETS):
+        assert re.search(rf"\b{key}\b", page), key

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from promptseg import cli
 from promptseg.corpus import open_corpus
+from promptseg.look import look
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 RECIPES = Path(__file__).parents[1] / "recipes/sample_set"
@@ -659,3 +660,47 @@ def test_wbc_classes_are_nested(curated):
         assert not (cytoplasm & nucleus).any()
 
     assert corpus.images["width"].min() == 112
+
+
+LOOKS = [
+    ("axon_myelin_sem", {"masks/{key}_seg-{object}-manual.png": "soft"}),
+    (
+        "brats2015_mr_nifti",
+        {"masks/{key}_OTMultiClass.nii.gz": "labels", "masks/{key}_brainmask.nii.gz": "binary"},
+    ),
+    ("btcv_ct_npz", {"masks/x___{key}.(13, 512, 512, 1).npz": "channels"}),
+    ("busi_us", {"masks/{key}_mask.png, masks/{key}_mask_{instance}.png": "binary"}),
+    ("chase_db1_fundus", {"masks/{key}_{annotator}.png": "binary"}),
+    ("covid_cxr_multilabel", {"masks/{key}/{object}__*.png": "cropped"}),
+    ("dsb2018_nuclei", {"masks/{key}/*.png": "binary"}),
+    ("glas_histology", {"masks/{key}.png": "instances"}),
+    (
+        "hc18_us",
+        {"masks/{key}_Annotation.png": "binary", "masks_outline/{key}_Annotation.png": "outline"},
+    ),
+    ("kvasir_seg_endoscopy", {"masks/{key}.jpg": "soft"}),
+    ("prostate_mr", {"masks/{key}.png": "labels"}),
+    (
+        "vnc_sstem",
+        {
+            "masks/labels{key:d}.png": "labels",
+            "masks_membranes/{key}.png": "binary",
+            "masks_mitochondria/{key}.png": "soft",
+            "masks_synapses/{key}.png": "binary",
+        },
+    ),
+    ("wbc_blood_smear", {"masks/{key}.png": "labels"}),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), LOOKS)
+def test_a_first_look_takes_masks_for_what_they_are(sample_set, tmp_path, name, expected):
+    """Every mask is paired with its image, and every kind is drawn."""
+    first = look(sample_set / name, tmp_path)
+    n_files = sum(len(list(path.rglob("*.*"))) for path in (sample_set / name).glob("masks*"))
+
+    assert {section.title: section.content.what for section in first.sections} == expected
+    assert first.error is None
+    assert sum(section.n_masks for section in first.sections) == n_files
+    assert all(any(p.layers for p in section.pictures) for section in first.sections)
+    assert first.left_out == ()

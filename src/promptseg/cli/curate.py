@@ -15,9 +15,16 @@ SPLITS, PRIVACY, WORK = "Splits", "What is called what", "How the work is done"
 def curate(
     source: Annotated[Path, typer.Argument(help="Folder with images/ and masks/ (or labels/).")],
     out: Annotated[
-        str,
-        typer.Option(help="Corpus to write: a new or empty folder, or a URL (s3://bucket/corpus)."),
-    ],
+        str | None,
+        typer.Option(
+            help="Corpus to write: a new or empty folder, or a URL (s3://bucket/corpus). With "
+            "--look, page or folder."
+        ),
+    ] = None,
+    look: Annotated[
+        bool,
+        typer.Option("--look", help="Look first: draw what is there, and propose a mapping file."),
+    ] = False,
     mapping: Annotated[
         Path | None,
         typer.Option(help="TOML file that says which files are images, and which what masks."),
@@ -148,8 +155,10 @@ def curate(
 
     Masks pair with images by name: one label map per image, or one file per object
     (IMAGE_liver.png), or a folder of files named like the image. Volumes (NIfTI, NRRD, MetaImage,
-    Analyze) are cut along their main plane. What is left out is listed in the corpus, with the
-    reason.
+    Analyze) are cut along their main plane. Where names do not tell, a mapping file does, which
+    --look proposes. What is left out is listed in the corpus, with the reason.
+
+    promptseg curate heart/ --look --out look/
 
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
@@ -160,6 +169,11 @@ def curate(
     from promptseg.reader.intensity import intensity_rule
     from promptseg.terminal import follow_curation, show_corpus
 
+    if look:
+        _look(source, None if out is None else Path(out), mapping, as_json=as_json)
+        return
+    if out is None:
+        raise DataError("Say where the corpus goes by --out, or look first by --look.")
     settings = Curation(
         mapping=mapping,
         dataset=dataset,
@@ -195,6 +209,27 @@ def curate(
     )
     info, drops = follow_curation(steps)
     show_corpus(out, info, drops, as_json=as_json)
+
+
+def _look(source: Path, out: Path | None, mapping: Path | None, *, as_json: bool) -> None:
+    """Write the page of a first look and say where it is."""
+    from promptseg.look import look
+    from promptseg.terminal import print_json, print_table
+
+    first = look(source, out or Path(f"{source.resolve().name}.look"), mapping)
+    if as_json:
+        sections = [{"path": s.title, "what": s.what, "masks": s.n_masks} for s in first.sections]
+        told = {"page": first.page, "mapping": first.mapping, "images": first.n_images}
+        print_json({**told, "masks": sections, "left_out": first.reasons, "error": first.error})
+        return
+    rows = [[s.title, str(s.n_masks), s.what] for s in first.sections]
+    images = "1 image" if first.n_images == 1 else f"{first.n_images} images"
+    print_table(f"{first.folder}: {images}", ["masks", "files", "taken for"], rows)
+    for reason, count in first.reasons.items():
+        print(f"  left out {count}: {reason}")
+    if first.error:
+        print(f"The proposal cannot be used yet: {first.error}")
+    print(f"Look at {first.page}, and change {first.mapping}.")
 
 
 def _spacing(text: str) -> tuple[float, float]:

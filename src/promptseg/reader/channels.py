@@ -68,14 +68,38 @@ def _arrays(path: Path, shape: tuple[int, int, int]) -> Mapping[str, Shaped[np.n
         return arrays
 
 
-def _array(file: BufferedIOBase, most: int) -> Shaped[np.ndarray, "..."]:
-    """Read one array whose header is sound."""
+def count_channels(path: Path) -> int:
+    """Tell how many channels a stack has, by the headers of its arrays; 0: it is no stack."""
+    try:
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                return _n_channels(_header(file)[0])
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            name = "indptr.npy" if "indptr.npy" in names else names[0]
+            with archive.open(name) as member:
+                shape = _header(cast(BufferedIOBase, member))[0]
+        return int(np.prod(shape)) - 1 if name == "indptr.npy" else _n_channels(shape)
+    except Exception:  # damaged files raise anything; they get their reason when they are read
+        return 0
+
+
+def _n_channels(shape: tuple[int, ...]) -> int:
+    shape = shape[:3] if len(shape) == 4 and shape[3] == 1 else shape
+    return min(shape[0], shape[2]) if len(shape) == 3 else 0
+
+
+def _header(file: BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Read shape, order in memory and kind of an array."""
     version = np.lib.format.read_magic(file)
     if version != (1, 0):  # the headers of others may be gigabytes long
         raise DataError(f"its arrays are of version {version[0]}.{version[1]}, not 1.0")
-    shape, in_columns, kind = np.lib.format.read_array_header_1_0(
-        file, max_header_size=_MOST_HEADER
-    )
+    return np.lib.format.read_array_header_1_0(file, max_header_size=_MOST_HEADER)
+
+
+def _array(file: BufferedIOBase, most: int) -> Shaped[np.ndarray, "..."]:
+    """Read one array whose header is sound."""
+    shape, in_columns, kind = _header(file)
     n_values = int(np.prod(shape, dtype=np.float64))
     if kind.hasobject or kind.itemsize > 16 or n_values > most:
         raise DataError(

@@ -52,7 +52,8 @@ def scan_by(folder: Path, mapping: MappingFile) -> Listing:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    files = {s: why for s, why in _files(folder, mapping) if not _fits(mapping.ignore, s)}
+    more = channels.SUFFIXES if any(masks.kind.channels for masks in mapping.masks) else ()
+    files = {s: why for s, why in files_in(folder, more) if not _fits(mapping.ignore, s)}
     of_masks = {s for masks in mapping.masks for s in files if _fits(masks.patterns, s)}
     found = _Found()
     images = _images(folder, mapping, {s: files[s] for s in files.keys() - of_masks}, found)
@@ -66,9 +67,11 @@ def scan_by(folder: Path, mapping: MappingFile) -> Listing:
     return Listing(tuple(sorted(listed, key=lambda image: image.source)), named, None)
 
 
-def _files(folder: Path, mapping: MappingFile) -> Iterator[tuple[str, str | None]]:
-    """List all files with the reason why they are not read, without hidden ones."""
-    more = channels.SUFFIXES if any(masks.kind.channels for masks in mapping.masks) else ()
+def files_in(folder: Path, more: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """List all files with the reason why they are not read, without hidden ones.
+
+    `more` are suffixes that are read beside those of pictures and volumes.
+    """
     root = folder.resolve()
     for path in sorted(folder.rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()

@@ -34,7 +34,7 @@ _APART = (
 # fields of a pattern and what says the same or the contrary
 _DOUBLE = (
     *(("object", "object"), ("object", "labels"), ("object", "channels")),
-    *(("instance", "labels"), ("instance", "channels"), ("annotator", "annotator")),
+    *(("instance", "labels"), ("annotator", "annotator")),
 )
 _MOST_BYTES = 2**22
 

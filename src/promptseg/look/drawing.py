@@ -1,0 +1,109 @@
+"""Some images of a kind with their masks drawn over them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from promptseg.errors import DataError
+from promptseg.pixels import displayed
+from promptseg.reader.folder import ImageFile, printable
+from promptseg.reader.frame import Frame, Reading, read_frames, targets_in
+from promptseg.reader.kind import Kind
+from promptseg.reader.labels import Naming
+from promptseg.report.picture import data_uri, outline
+
+_MOST_PICTURES, _MOST_TRIED = 3, 6
+_MOST_OBJECTS = 60
+_MOST_SLICES = 400
+_SIDE, _BYTES = 480, 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One object over an image."""
+
+    name: str
+    path: str  # SVG
+    share: float  # of the image's pixels
+    hue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One image with its masks, or what they were left out for."""
+
+    source: str
+    width: int
+    height: int
+    uri: str
+    layers: tuple[Layer, ...]
+    n_more: int  # objects that are not drawn
+    reasons: tuple[str, ...]
+    place: str  # which slice of a volume
+
+
+def drawn(folder: Path, images: Sequence[ImageFile], kind: Kind | None) -> Iterator[Drawn]:
+    """Draw some images with their masks of one kind, spread over all."""
+    naming = Naming(nameless="object", binary=kind is None)
+    reading = Reading(folder=folder, dataset="look", naming=naming, keep_empty=True)
+    chosen = np.unique(np.linspace(0, max(len(images) - 1, 0), _MOST_TRIED).astype(int))
+    n_drawn = 0
+    for index in chosen if images else ():
+        image = images[index]
+        own = replace(image, masks=tuple(mask for mask in image.masks if mask.kind is kind))
+        picture = _picture(own, reading)
+        if picture is not None:
+            yield picture
+            n_drawn += 1
+        if n_drawn == _MOST_PICTURES:
+            return
+
+
+def _picture(image: ImageFile, reading: Reading) -> Drawn | None:
+    """Draw an image, or that slice of a volume that shows most."""
+    best: tuple[int, Frame] | None = None
+    reasons: list[str] = []
+    try:
+        for n_seen, piece in enumerate(read_frames(image, reading)):
+            if not isinstance(piece, Frame):
+                reasons.append(piece.reason)
+                continue
+            n_drawn = sum(int(np.count_nonzero(labels.values)) for labels in piece.labels)
+            if best is None or n_drawn > best[0]:
+                best = n_drawn, piece
+            if n_seen > _MOST_SLICES:
+                break
+    except DataError as error:
+        reasons.append(str(error))
+    told = tuple(dict.fromkeys(reasons))
+    if best is None:
+        return Drawn(printable(image.source), 0, 0, "", (), 0, told, "") if told else None
+    return _drawn(best[1], told)
+
+
+def _drawn(frame: Frame, reasons: tuple[str, ...]) -> Drawn:
+    picture = frame.picture
+    shown = displayed(picture.pixels, picture.lo, picture.hi)
+    height, width = shown.shape[:2]
+    targets = [target for _, target in targets_in(frame)]
+    layers = tuple(
+        Layer(
+            target.target_id.partition("#")[2],
+            outline(target.mask, max(height, width) / 1000),
+            np.count_nonzero(target.mask) / target.mask.size,
+            (index * 137 + 200) % 360,  # neighbours differ most with the golden angle
+        )
+        for index, target in enumerate(targets[:_MOST_OBJECTS])
+    )
+    return Drawn(
+        source=printable(frame.source),
+        width=width,
+        height=height,
+        uri=data_uri(shown, side=_SIDE, most_bytes=_BYTES),
+        layers=layers,
+        n_more=len(targets) - len(layers),
+        reasons=reasons,
+        place=f"{frame.place.plane} slice {frame.place.slice_index}" if frame.place else "",
+    )
