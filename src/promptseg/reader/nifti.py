@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nibabel.arrayproxy import ArrayProxy
 
 _MOST_AFTER = 2**26  # bytes that may follow the voxels
+_PIECE = 2**20
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
 
@@ -65,12 +66,20 @@ def _stored(proxy: "ArrayProxy", path: Path) -> Shaped[np.ndarray, "..."]:
     content = bytearray(n_bytes)
     with gzip.open(path) as file:
         file.seek(proxy.offset)
-        held = file.readinto(content)
+        held = _fill(content, file)
         left = _MOST_AFTER
-        while chunk := file.read(2**20):  # the checksum is looked at when the end is reached
+        while chunk := file.read(_PIECE):  # the checksum is looked at when the end is reached
             left -= len(chunk)
             if left < 0:
                 raise DataError("it holds more than its header says")
     if held != n_bytes:
         raise DataError(f"it is cut off: its header promises {n_bytes} bytes of voxels")
     return np.frombuffer(content, proxy.dtype).reshape(proxy.shape, order="F")
+
+
+def _fill(content: bytearray, file: gzip.GzipFile) -> int:
+    """Read piece by piece: at once, gzip keeps copies of what was packed well."""
+    view, held = memoryview(content), 0
+    while piece := file.readinto(view[held : held + _PIECE]):
+        held += piece
+    return held
