@@ -138,7 +138,9 @@ def test_a_corpus_tells_which_masks_came_from_another_grid_and_what_was_lost(tmp
     liver = targets.filter(pl.col("object") == "liver")
     both = [liver.filter(pl.col("image_id").str.starts_with(f"d/{n}/"))["box"] for n in "st"]
 
-    assert info.rules["regridded"] == "by nearest voxel, from another grid: masks/s.nii.gz"
+    assert (
+        info.rules["regridded"] == "1 mask file from another grid, by nearest voxel: masks/s.nii.gz"
+    )
     assert [(row["source"], row["object"], row["area_px"]) for row in told] == [
         ("masks/s.nii.gz", "plate", lost)
     ]

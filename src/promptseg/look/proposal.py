@@ -130,10 +130,8 @@ def _channels(content: Content) -> list[str]:
 
 
 def _labels(content: Content) -> list[str]:
-    lines = [
-        "",
-        "[masks.labels] # name them; [1, 2] joins two values, and 0 is background unless it is named",
-    ]
+    advice = "name them; [1, 2] joins two values, and 0 is background unless it is named"
+    lines = ["", f"[masks.labels] # {advice}"]
     for value in content.values[:_MOST_LABELS]:
         remark = f"{100 * value.share:.2g} % of the pixels, in {value.n_files} of the files"
         number = int(value.value)
