@@ -73,7 +73,9 @@ def ours(model: LiteMedSamSegmenter, kind: str, features: Tensor) -> Callable[[]
         answers = model.segment(embedding, asked)
         tokens = [1, 2, 3] if kind == "points" else [0]
         logits = [answer.logits[tokens] for answer in answers]
-        iou = [answer.predicted_iou[tokens] for answer in answers if answer.predicted_iou is not None]
+        iou = [
+            answer.predicted_iou[tokens] for answer in answers if answer.predicted_iou is not None
+        ]
         return logits, iou
 
     return decode
@@ -133,7 +135,9 @@ def theirs(model: Any, kind: str, features: Tensor, chunk: int) -> Callable[[], 
 
 def run_side(given: argparse.Namespace) -> None:
     """Time one side in this process, and write what it found."""
-    features: Float[Tensor, "1 256 64 64"] = torch.from_numpy(np.load(given.folder / "features.npy"))
+    features: Float[Tensor, "1 256 64 64"] = torch.from_numpy(
+        np.load(given.folder / "features.npy")
+    )
     side = given.side
     if side == "ours" or side.endswith("our memory"):
         keep_freed_memory()
