@@ -46,7 +46,7 @@ def image() -> np.ndarray:
     y, x = np.ogrid[:SIDE, :SIDE]
     grey = rng.normal(70, 10, (SIDE, SIDE))
     for _ in range(12):
-        cy, cx, radius = rng.uniform(20, 236, 2).tolist() + [rng.uniform(8, 30)]
+        cy, cx, radius = [*rng.uniform(20, 236, 2).tolist(), rng.uniform(8, 30)]
         grey[np.hypot(y - cy, x - cx) <= radius] += rng.uniform(30, 100)
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 

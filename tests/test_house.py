@@ -36,6 +36,7 @@ LAYERS = (
         "response",
         "croissant",
         "reader",
+        "bounds",
         "everything",
         "subset",
     },
