@@ -49,9 +49,9 @@ def test_no_map_is_more_stable_than_its_bound(
     """Undefined only where it is; else at least the score, in float32 as both are compared."""
     bounds, whole = _both(seed, geometry, scale)
     (score,) = stability_score(whole[None], offset)
-    most = bounds.most_stable(offset)
 
-    assert np.isnan(score) if np.isnan(most) else (np.isnan(score) or most >= score)
+    for most in (bounds.most_stable(offset), bounds.most_stable_closely(offset)):
+        assert np.isnan(score) if np.isnan(most) else (np.isnan(score) or most >= score)
 
 
 @given(seeds, geometries(), scales)
@@ -101,6 +101,8 @@ def test_bounds_are_near_and_boxes_known_for_maps_as_models_give_them(geometry: 
         assert lo <= area <= hi
         assert hi - lo < 0.35 * area
         assert bounds.most_stable(8.0) < 0.9
+        (score,) = stability_score(whole[None], 1.0)
+        assert score <= bounds.most_stable_closely(1.0) < score + 100 / area
         part = bounds.part_above(-1.0)
         assert bounds.logits[part].size < 4.5 * (radius + 6) ** 2
     assert n_open <= 1

@@ -180,19 +180,38 @@ class Bounds:
             return None
         return pixels.start + int(possible[end])
 
+    def most_stable_closely(self, offset: float) -> np.float32:
+        """Bound the stability score as before, but from pixels: only their rounding is left open.
+
+        It takes time with the number of pixels that may exceed minus the offset.
+        """
+        windows = self._windows_above(-offset)
+        if windows is None:
+            return np.float32(np.nan)
+        pixels, samples = self.how.rows.part(*windows[0])
+        pixels_beside, samples_beside = self.how.columns.part(*windows[1])
+        part = self.logits[samples, samples_beside]
+        limit, margin = float(np.float32(offset)), _margin(part)
+        found = self.how.rows.weights[pixels, samples] @ part
+        found = found @ self.how.columns.weights[pixels_beside, samples_beside].T
+        inner = np.count_nonzero(found > limit - margin)
+        outer = np.count_nonzero(found > margin - limit)
+        return np.float32(inner) / np.float32(outer) if outer else np.float32(np.inf)
+
     def part_above(self, threshold: float) -> tuple[slice, slice]:
         """Give the samples that decide which pixels exceed a threshold, as one rectangle.
 
         Where the others are replaced by the map's least, the same pixels exceed it.
         """
+        windows = self._windows_above(threshold)
+        if windows is None:
+            return slice(0, 0), slice(0, 0)
+        return self.how.rows.part(*windows[0])[1], self.how.columns.part(*windows[1])[1]
+
+    def _windows_above(self, threshold: float) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Give the first and the last window, in y and in x, with a pixel that may exceed it."""
         maybe = self.greatest > float(np.float32(threshold)) - self.margin
         if not maybe.any():
-            return slice(0, 0), slice(0, 0)
-        parts = []
-        for axis, there in (
-            (self.how.rows, maybe.any(axis=1)),
-            (self.how.columns, maybe.any(axis=0)),
-        ):
-            windows = np.flatnonzero(there)
-            parts.append(axis.part(int(windows[0]), int(windows[-1]))[1])
-        return parts[0], parts[1]
+            return None
+        y, x = np.flatnonzero(maybe.any(axis=1)), np.flatnonzero(maybe.any(axis=0))
+        return (int(y[0]), int(y[-1])), (int(x[0]), int(x[-1]))

@@ -205,9 +205,13 @@ def _enlarged(held: _Held, image_hw: tuple[int, int], settings: Everything) -> _
     """Bring a candidate to the image's size; None: it is not stable enough."""
     whole = np.full(held.map_hw, held.least, dtype=np.float32)
     whole[held.place] = held.part
+    least, offset = settings.stability_score_thresh, settings.stability_score_offset
+    if least != 0:
+        bounds = Bounds(whole, enlargement(held.map_hw, held.canvas, image_hw))
+        if not bounds.most_stable_closely(offset) >= np.float32(least):
+            return None
     logits = logits_at(whole[None], held.canvas, image_hw)
-    (stability,) = stability_score(logits, settings.stability_score_offset)
-    least = settings.stability_score_thresh
+    (stability,) = stability_score(logits, offset)
     if least != 0 and not stability >= np.float32(least):
         return None
     mask = logits[0] > 0
