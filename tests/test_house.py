@@ -37,6 +37,7 @@ LAYERS = (
         "response",
         "croissant",
         "reader",
+        "bounds",
         "everything",
         "subset",
     },
