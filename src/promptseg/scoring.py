@@ -21,6 +21,7 @@ from promptseg.prompt import Prompt, points_of, to_json
 from promptseg.record import MaskRow, Record
 from promptseg.sample import Sample, Target, Unreadable, regroup, task_name
 from promptseg.selection import choose
+from promptseg.stages import Watch, unwatched
 from promptseg.strategy import Strategy
 
 LONGEST_REASON = 500
@@ -77,6 +78,7 @@ class Scorer:
 
     answerer: Answerer
     plan: Plan
+    watch: Watch = unwatched
 
     def draft(self, sample: Sample | Unreadable, question: Question) -> Record:
         """Fill in what is known of a record before there is a target and an answer."""
