@@ -21,6 +21,7 @@ from promptseg.prompt import Prompt, points_of, to_json
 from promptseg.record import MaskRow, Record
 from promptseg.sample import Sample, Target, Unreadable, regroup, task_name
 from promptseg.selection import choose
+from promptseg.stages import Watch, unwatched
 from promptseg.strategy import Strategy
 
 LONGEST_REASON = 500
@@ -77,6 +78,7 @@ class Scorer:
 
     answerer: Answerer
     plan: Plan
+    watch: Watch = unwatched
 
     def draft(self, sample: Sample | Unreadable, question: Question) -> Record:
         """Fill in what is known of a record before there is a target and an answer."""
@@ -220,7 +222,8 @@ class Scorer:
         matches = Counter(i for j, i in enumerate(best) if count and table[i, j] > 0)
         draft = replace(draft, n_survivors=count, n_unmatched=count - len(matches))
         records: list[Record] = []
-        used: dict[int, Bool[np.ndarray, "h w"]] = {}
+        used: dict[int, None] = {}
+        first = from_rle(survivors.masks[0]) if count else None  # others are expanded one by one
         for target, match in zip(targets, best, strict=True):
             own = of_target(draft, target)
             for selection in self.plan.selections_of(question.strategy):
@@ -229,15 +232,15 @@ class Scorer:
                     records.append(self._missed(selected, sample, target, "no mask survived"))
                     continue
                 index = match if selection == "oracle" else 0
-                if index not in used:
-                    used[index] = from_rle(survivors.masks[index])
+                used[index] = None
+                mask = from_rle(survivors.masks[index]) if index or first is None else first
                 found = replace(
                     selected,
                     mask_index=index,
                     predicted_iou=float(survivors.predicted_iou[index]),
                     n_matches=matches[index],
                 )
-                records.append(self._score(found, sample, target, used[index]))
+                records.append(self._score(found, sample, target, mask))
         rows = [
             _mask_row(draft, None, index, survivors.masks[index])
             for index in self._kept(used, count)
