@@ -14,7 +14,7 @@ MOST_LINES, MOST_CODE_LINES = 400, 60
 # a module may import from layers above its own line, and from modules of its own line
 LAYERS = (
     {"errors", "history", "mask", "memory", "pixels"},
-    {"parquet", "prompt", "sample", "weights", "metric"},
+    {"parquet", "prompt", "sample", "weights", "border", "metric"},
     {"strategy", "attributes", "clicks", "effort"},
     {"rows", "record", "model", "jitter", "released"},
     {"corpus", "plan", "trainable", "frame"},
