@@ -17,7 +17,7 @@ LAYERS = (
         *("division", "errors", "history", "isolated", "likeness", "mask", "memory", "pixels"),
         "stages",
     },
-    {"ahead", "duplicates", "parquet", "prompt", "sample", "weights", "metric"},
+    {"ahead", "border", "duplicates", "parquet", "prompt", "sample", "weights", "metric"},
     {"strategy", "attributes", "clicks", "effort"},
     {"rows", "record", "model", "jitter", "released", "store"},
     {"corpus", "stored", "plan", "trainable", "frame"},
