@@ -39,7 +39,8 @@ class Axis:
         """Tell at which sample the window of every pixel starts: `reach` samples, ascending."""
         most = self.weights.shape[1] - self.reach
         first: Int64[np.ndarray, " pixels"] = np.argmax(self.weights > 0, axis=1)
-        return np.minimum(first, most)
+        starts: Int64[np.ndarray, " pixels"] = np.minimum(first, most)
+        return starts
 
     @cached_property
     def pixels(self) -> Float64[np.ndarray, "windows"]:
