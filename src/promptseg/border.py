@@ -13,9 +13,9 @@ from promptseg.mask import bounding_box_xyxy
 
 Canvas = Bool[np.ndarray, "h 2 w"]
 
-# What one step of a tree costs in pixels of a table; measured, and no result depends on it.
-_PIXELS_PER_QUERY = 1000
-_PIXELS_PER_AREA = 5
+# What costs as much as a query of a tree, as measured: no result depends on it.
+_PIXELS_PER_QUERY = 700
+_LOOKS_PER_PIXEL = 5
 _TABLE_PIXELS = 2**16  # of one table: it stays in the processor's cache
 _NOWHERE = 2**30  # squared distance to a border that a column does not have
 
@@ -49,14 +49,16 @@ def rims(canvas: Canvas) -> Canvas:
 
 def bands(canvas: Canvas, steps: int) -> Canvas:
     """Leave the pixels of each mask from which a king reaches its outside in that many steps."""
+    height, _, width = canvas.shape
+    side = 2 * steps + 1
+    if min(height - 2, width - 1) < side:
+        return canvas  # no square of that side fits
     flat, row = canvas.reshape(-1), canvas[0].size
-    band, core, side = flat.copy(), flat, 2 * steps + 1
+    band, core = flat.copy(), flat
     for stride in (1, row):
         length = 1  # of the runs whose pixels are all of the mask
         while length < side:
             more = min(length, side - length)
-            if more * stride >= core.size:  # no square of that side fits the canvas
-                return band.reshape(canvas.shape)
             core = core[more * stride :] & core[: -more * stride]
             length += more
     start = steps * (row + 1)
@@ -75,8 +77,9 @@ def between(
     """
     height, _, width = rim.shape
     count = int(np.count_nonzero(rim))
-    by_rows = _PIXELS_PER_AREA * rim.size + width * count < _PIXELS_PER_QUERY * count
-    if by_rows and height**2 + width**2 < _NOWHERE:
+    looks = 1 if spacing_yx == (1.0, 1.0) else 2
+    pixels = _LOOKS_PER_PIXEL * rim.size + looks * width * count
+    if pixels < _PIXELS_PER_QUERY * count and height**2 + width**2 < _NOWHERE:
         return _by_rows(rim, spacing_yx)
     yx = [np.argwhere(rim[1:, mask]) * np.array(spacing_yx) for mask in (0, 1)]
     return _by_tree(yx[0], yx[1]), _by_tree(yx[1], yx[0])

@@ -6,7 +6,7 @@ The reference is never empty: a target that is not there has no score.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from promptseg.border import Canvas, bands, between, rims, side_by_side
-from promptseg.mask import Rle
+from promptseg.mask import Rle, bounding_box_xyxy
 
 # Axes are left unnamed where two masks meet: unequal shapes are then our ValueError for everyone,
 # not the type checker's error for those who run one.
@@ -189,6 +189,20 @@ def dice(pred: Mask, reference: Mask) -> float:
     _require_pair(pred, reference)
     total = np.count_nonzero(pred) + np.count_nonzero(reference)
     return float(2 * np.count_nonzero(pred & reference) / total)
+
+
+def dices(preds: Iterable[Mask], reference: Mask) -> list[float]:
+    """DICE of several masks with one reference, to the last bit that of `dice`, and quicker."""
+    box_xyxy = bounding_box_xyxy(reference)
+    found: list[float] = []
+    for pred in preds:
+        _require_pair(pred, reference)
+        assert box_xyxy is not None, "the reference has pixels"
+        x0, y0, x1, y1 = box_xyxy
+        inside = reference[y0:y1, x0:x1]
+        both = int(np.count_nonzero(pred[y0:y1, x0:x1] & inside))
+        found.append(2 * both / int(np.count_nonzero(pred) + np.count_nonzero(inside)))
+    return found
 
 
 def jaccard(pred: Mask, reference: Mask) -> float:

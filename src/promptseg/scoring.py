@@ -12,8 +12,7 @@ from jaxtyping import Bool
 from promptseg.errors import ModelError
 from promptseg.everything import Survivors, overlaps
 from promptseg.mask import Rle, from_rle, to_rle
-from promptseg.metric import dice as dice_of
-from promptseg.metric import dice_table, score
+from promptseg.metric import dice_table, dices, score
 from promptseg.model import Candidates, Selection, Training, masks_at
 from promptseg.plan import Plan, Question
 from promptseg.predictions import Predicted
@@ -151,7 +150,7 @@ class Scorer:
         if not np.isfinite(candidates.logits).all() or not (iou is None or np.isfinite(iou).all()):
             raise ValueError("it holds numbers that are not finite")
         masks = masks_at(candidates, (sample.image.shape[0], sample.image.shape[1]))
-        dice = [dice_of(mask, asked.target.mask) for mask in masks]
+        dice = dices(masks, asked.target.mask)
         records: list[Record] = []
         scored: dict[int, Record] = {}
         for selection in self.plan.selections_of(asked.question.strategy):
@@ -187,11 +186,12 @@ class Scorer:
         scores = score(mask, target.mask, sample.spacing_yx_mm, nsd_tolerance=tolerance)
         spacing = sample.spacing_yx_mm or (1.0, 1.0)
         height, width = mask.shape
+        predicted_px = int(np.count_nonzero(mask))
         return replace(
             draft,
-            outcome="ok" if mask.any() else "miss",
-            reason=None if mask.any() else "the mask is empty",
-            predicted_px=int(np.count_nonzero(mask)),
+            outcome="ok" if predicted_px else "miss",
+            reason=None if predicted_px else "the mask is empty",
+            predicted_px=predicted_px,
             reference_px=int(np.count_nonzero(target.mask)),
             image_diagonal=float(np.hypot(height * spacing[0], width * spacing[1])),
             **{name: getattr(scores, name) for name in scores.__slots__},
