@@ -16,11 +16,10 @@ CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
 SPACINGS = [*SPACINGS_YX, (0.8105469942092896,) * 2, (0.05, 20.0), (17.0, 0.06)]
 
 
-@pytest.fixture(params=["rows", "trees"])
+@pytest.fixture(params=["table", "trees"])
 def measured_by(request, monkeypatch):
-    """Have all masks measured in one of the two ways, whatever their size."""
-    queries = {"rows": 10**9, "trees": 0}[request.param]
-    monkeypatch.setattr(border, "_PIXELS_PER_QUERY", queries)
+    """Have all masks measured in one of the two ways, whatever the length of their borders."""
+    monkeypatch.setattr(border, "_MOST_PAIRS", {"table": 10**9, "trees": 0}[request.param])
 
 
 def plainly(mask, neighbours, steps):
@@ -97,13 +96,13 @@ def test_far_apart_and_of_one_pixel(measured_by):
     assert found.hd == np.hypot(699 * 0.3, 899 * 0.4)
 
 
-def test_a_large_mask_is_measured_by_trees(monkeypatch):
-    """Tables of its rows would cost more than its pixels are worth."""
+def test_long_borders_are_measured_by_trees(monkeypatch):
+    """A table of all pairs would take memory by the square of their length."""
     called = []
     trees = border._by_tree
     monkeypatch.setattr(border, "_by_tree", lambda *yx: called.append(1) or trees(*yx))
-    small, large = np.zeros((2, 2400, 2400), dtype=bool)
-    small[50:90, 60:120] = large[50:2300, 60:2300] = True
+    small, large = np.zeros((2, 400, 400), dtype=bool)
+    small[50:90, 60:120] = large[50:350, 60:360] = True
 
     border_distances(small, small)
     assert called == []
