@@ -38,8 +38,9 @@ CASES = (
     Case("1 prompt", 1, 1, 512),
     Case("64 prompts", 1, 64, 512),
     Case("1,024 prompts", 1, 1024, 512),
-    Case("4 images of 4 prompts", 4, 4, 512),
-    Case("32 images of 4 prompts", 32, 4, 512),
+    Case("8 images", 8, 1, 512),
+    Case("32 images", 32, 1, 512),
+    Case("128 images", 128, 1, 512),
     Case("a large image", 1, 4, 6000),
 )
 
