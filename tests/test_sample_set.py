@@ -158,7 +158,7 @@ FOLDERS = [
     ("paper_6_pancreas_ct", Expected(11, 5, {"pancreas": 11})),
     ("ph2_dermoscopy", Expected(4, None, {"skin lesion": 4})),
     ("prostate_mr", Expected(7, 6, {"prostate": 7})),
-    needs("NRRD", "pyradiomics_nrrd", Expected(8, 2, {"tumour": 8}, {SMALL: 2, NOTHING: 38})),
+    ("pyradiomics_nrrd", Expected(8, 2, {"tumour": 8}, {SMALL: 2, NOTHING: 38})),
     (
         "spinalcord_mr_nifti",
         Expected(
@@ -591,7 +591,6 @@ def test_prostate_zones_can_be_kept_apart(sample_set, tmp_path):
     assert dict(targets["object"].value_counts().iter_rows()) == {"zone A": 3, "zone B": 6}
 
 
-@_needs("NRRD")
 def test_pyradiomics_volumes_have_very_flat_voxels(curated):
     """Axes are x, y, z in the file; labels are 32-bit integers of 1."""
     corpus = curated("pyradiomics_nrrd")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from promptseg import __version__
@@ -49,9 +49,9 @@ def read_mark(store: Store, own: str) -> Mark | None:
     if not store.has(NAME):
         return None
     try:
-        mark = Mark(**json.loads(store.read(NAME)))
-        mark = replace(mark, regridded=tuple(mark.regridded))
-    except (ValueError, TypeError, RecursionError) as error:
+        facts = json.loads(store.read(NAME))
+        mark = Mark(**{**facts, "regridded": tuple(facts["regridded"])})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{store.where} is damaged ({NAME}). Delete it.") from error
     if mark.identity != own:
         raise DataError(
