@@ -38,9 +38,7 @@ class Axis:
     def starts(self) -> Int64[np.ndarray, "pixels"]:
         """Tell at which sample the window of every pixel starts: `reach` samples, ascending."""
         most = self.weights.shape[1] - self.reach
-        first: Int64[np.ndarray, " pixels"] = np.argmax(self.weights > 0, axis=1)
-        starts: Int64[np.ndarray, " pixels"] = np.minimum(first, most)
-        return starts
+        return np.asarray(np.minimum(np.argmax(self.weights > 0, axis=1), most), dtype=np.int64)
 
     @cached_property
     def pixels(self) -> Float64[np.ndarray, "windows"]:
@@ -55,8 +53,7 @@ class Axis:
 
 
 def _last(there: Bool[np.ndarray, "n m"]) -> Int64[np.ndarray, "n"]:
-    last: Int64[np.ndarray, " n"] = there.shape[1] - 1 - np.argmax(there[:, ::-1], axis=1)
-    return last
+    return np.asarray(there.shape[1] - 1 - np.argmax(there[:, ::-1], axis=1), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +178,7 @@ class Bounds:
             return -1
         if not certain.size or certain[end] != possible[end]:
             return None
-        return int(pixels.start) + int(possible[end])
+        return int(pixels.start + possible[end])
 
     def most_stable_closely(self, offset: float) -> np.float32:
         """Bound the stability score as before, but from pixels: only their rounding is left open.
