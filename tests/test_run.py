@@ -274,6 +274,27 @@ def test_another_corpus_and_other_weights_are_refused(tmp_path: Path):
         _run(corpus, tmp_path / "r", dataclasses.replace(fakes.reference(), weights_hash="1" * 64))
 
 
+def test_another_backend_is_recorded_and_refused(tmp_path: Path):
+    """It changes the last digits; a run of before there were backends is one of PyTorch."""
+    corpus = write_phantoms(tmp_path / "c", range(2))
+    exported = fakes.reference()
+    exported.backend = "onnx, export 1, openvino 1.0"  # type: ignore[attr-defined]
+    folder = _run(corpus, tmp_path / "r", exported)
+
+    assert folder.run.backends == {exported.name: "onnx, export 1, openvino 1.0"}
+    with pytest.raises(DataError, match="backends was"):
+        _run(corpus, tmp_path / "r", fakes.reference())
+
+    _run(corpus, tmp_path / "old", fakes.reference())
+    file = tmp_path / "old/run.json"
+    content = json.loads(file.read_text())
+    assert content.pop("backends") == {}
+    file.write_text(json.dumps(content))
+    assert _run(corpus, tmp_path / "old", fakes.reference()).run.backends == {}
+    with pytest.raises(DataError, match="backends was"):
+        _run(corpus, tmp_path / "old", exported)
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path):
     """Nothing of the user's is written over."""
     corpus = write_phantoms(tmp_path / "c", range(1))

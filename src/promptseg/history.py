@@ -8,6 +8,7 @@ BROUGHT = {
     3: ("volume", "predicted_px", "reference_px"),
 }
 _SETTINGS_OF_3: dict[str, Any] = {"datasets": [], "trained_on": {}, "held_out": {}}
+_LATER: dict[str, Any] = {"backends": {}}  # came without a new schema: every run before had torch
 
 
 def lacking(version: int) -> list[str]:
@@ -18,7 +19,7 @@ def lacking(version: int) -> list[str]:
 def settings_of(content: dict[str, Any], version: int) -> dict[str, Any]:
     """Read the settings of a run of an earlier schema as one of today would say them."""
     told = _from_version_1(content) if version == 1 else content
-    return {**_SETTINGS_OF_3, **told} if version < 3 else told
+    return {**_LATER, **(_SETTINGS_OF_3 if version < 3 else {}), **told}
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ Selection = Literal["single", "oracle", "predicted"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Backend = Literal["torch", "onnx"]  # what runs a built-in model
 
 PIECE_BYTES = 64_000_000  # of maps at the image's size held at once; a larger map stands alone
 E = TypeVar("E")

@@ -161,6 +161,7 @@ class Run:
     trained_on: dict[str, list[str]] = field(default_factory=dict)
     # ... and those of its fine-tuning of which no image that it saw is evaluated here
     held_out: dict[str, list[str]] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)  # name -> what ran it instead of PyTorch
     schema_version: int = SCHEMA_VERSION
 
 

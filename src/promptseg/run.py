@@ -125,6 +125,11 @@ def describe_run(
         datasets=[dict(one) for one in corpus.info.datasets],
         trained_on=trained_on,
         held_out=held_out,
+        backends={
+            model.name: backend
+            for model in models.values()
+            if isinstance(backend := getattr(model, "backend", None), str)
+        },
     )
 
 

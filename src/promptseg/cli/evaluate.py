@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptseg.cli.option import Device, Json, Weights, load_models, usable_device, words
+from promptseg.cli.option import (
+    BackendName,
+    Device,
+    Json,
+    Weights,
+    load_models,
+    usable_device,
+    words,
+)
 from promptseg.errors import DataError, pick
 
 if TYPE_CHECKING:
@@ -184,6 +192,7 @@ def evaluate(
         str,
         typer.Option(help="float32, bfloat16 or float16, of the encoder.", rich_help_panel=WORK),
     ] = "float32",
+    backend: BackendName = "torch",
     batch_size: Annotated[
         int,
         typer.Option(
@@ -257,19 +266,23 @@ def evaluate(
         box_nms_thresh=box_nms_thresh,
     )
     data = open_corpus(corpus)
-    where_to = usable_device(device)
+    where_to = usable_device(device, backend)
     choice = Choice(split=split, where=where, per_task=per_task, limit=limit)
     subset = choose(data, choice, plan)
     reading = {"labels": labels, "instances": instances, "threshold": threshold}
     if masks:
         asking = {"model": model, "strategy": strategy, "jitter": jitter, "weights": weights}
-        unusual = {"protocol": protocol != "paper", "dtype": dtype != "float32"}
+        unusual = {
+            "protocol": protocol != "paper",
+            "dtype": dtype != "float32",
+            "backend": backend != "torch",
+        }
         _refuse(WITH_MASKS, asking | unusual | change.given())
         answering: dict[str, Any] = _predictions(masks, data, **reading)
         plan = plan_of_masks(plan)
     else:
         _refuse("a model: they say how --masks are read", reading)
-        answering = load_models(model or ["litemedsam"], weights, where_to, dtype)
+        answering = load_models(model or ["litemedsam"], weights, where_to, dtype, backend)
         plan = replace(plan, everything=change.of(plan, answering.values()))
     say_unit(data, plan)
     run = describe_run(data, answering, plan, subset=subset, device=where_to, dtype=dtype)

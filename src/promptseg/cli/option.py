@@ -17,32 +17,45 @@ Weights = Annotated[
 ]
 
 
+BackendName = Annotated[
+    str, typer.Option("--backend", help="torch, or onnx: exported once, run by OpenVINO on a CPU.")
+]
+
+
 def words(literal: Any) -> dict[str, Any]:
     """Give the words of a Literal type as a table for `pick`."""
     return {word: word for word in get_args(literal)}
 
 
 def load_models(
-    names: list[str], weights: Path | None, device: str, dtype: str
+    names: list[str],
+    weights: Path | None,
+    device: str,
+    dtype: str = "float32",
+    backend: str = "torch",
 ) -> "dict[str, Segmenter[Any]]":
     """Load models, each by its word; raises ModelError as `load_model` does."""
-    from promptseg.model import Precision
+    from promptseg.model import Backend, Precision
     from promptseg.models import load_model
 
     pick(words(Precision), dtype, "dtype")
+    runner = pick(words(Backend), backend, "backend")
     unique = list(dict.fromkeys(names))
     if weights is not None and len(unique) > 1:
         raise ModelError("--weights goes with one --model.")
-    loaded = {n: load_model(n, weights=weights, device=device, dtype=dtype) for n in unique}
+    how: Any = {"weights": weights, "device": device, "dtype": dtype, "backend": runner}
+    loaded = {name: load_model(name, **how) for name in unique}
     if len({model.name for model in loaded.values()}) < len(loaded):
         raise ModelError("Two of the models call themselves by one name; rename one of them.")
     return loaded
 
 
-def usable_device(name: str) -> str:
+def usable_device(name: str, backend: str = "torch") -> str:
     """Find a device that models can run on here; raises ModelError."""
     import torch
 
+    if name == "auto" and backend == "onnx":
+        return "cpu"
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

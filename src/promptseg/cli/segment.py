@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptseg.cli.option import Device, Json, Weights, load_models, usable_device
+from promptseg.cli.option import BackendName, Device, Json, Weights, load_models, usable_device
 from promptseg.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def segment(
     ] = None,
     weights: Weights = None,
     device: Device = "auto",
+    backend: BackendName = "torch",
     as_json: Json = False,
 ) -> None:
     """Segment one object in one image with a box, points, or both; or everything in it.
@@ -71,7 +72,8 @@ def segment(
         raise DataError(f"--out {out} has to end in .png.")
     if out.resolve() == image.resolve():
         raise DataError(f"--out {out} is the image itself. Choose another file.")
-    (segmenter,) = load_models([model], weights, usable_device(device), "float32").values()
+    where = usable_device(device, backend)
+    (segmenter,) = load_models([model], weights, where, backend=backend).values()
     if prompt is None:
         _everything(segmenter, pixels, out, points_per_side, as_json=as_json)
     else:

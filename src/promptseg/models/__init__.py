@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ModelError, PromptsegError, pick
-from promptseg.model import ModelCard, Segmenter, Training
+from promptseg.model import Backend, ModelCard, Segmenter, Training
 from promptseg.prompt import Everything
 from promptseg.tuned.card import CARD, read_card
 from promptseg.weights import WheelFile
@@ -94,21 +94,36 @@ MODELS: Mapping[str, ModelCard] = {
 
 
 def load_model(
-    name: str, *, weights: Path | None = None, device: str = "cpu", dtype: str = "float32"
+    name: str,
+    *,
+    weights: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    backend: Backend = "torch",
 ) -> Segmenter[Any]:
     """Load a built-in model by name, a fine-tuned one by its folder, or one's own.
 
     One's own is `package.module:name`, which stands for a Segmenter, or a callable without
-    arguments that returns one. A built-in model comes before a folder of its name.
+    arguments that returns one. A built-in model comes before a folder of its name. The backend
+    `onnx` runs it by OpenVINO, see promptseg.models.exported.
 
     Raises
     ------
     UnknownName
         No built-in model has this name.
     ModelError
-        The weights cannot be had or do not fit, the folder holds no intact fine-tuned model, or
-        the named object is no Segmenter.
+        The weights cannot be had or do not fit, the folder holds no intact fine-tuned model, the
+        named object is no Segmenter, or the backend cannot run it.
     """
+    model = _loaded(name, weights, device, dtype)
+    if backend == "torch":
+        return model
+    from promptseg.models.exported import exported
+
+    return exported(model)
+
+
+def _loaded(name: str, weights: Path | None, device: str, dtype: str) -> Segmenter[Any]:
     folder = folder_of(name)
     if folder is None and ":" in name:
         if weights is not None or dtype != "float32":

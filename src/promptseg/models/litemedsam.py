@@ -183,19 +183,24 @@ class LiteMedSamSegmenter:
         return logits.float().cpu().numpy(), iou.float().cpu().numpy()
 
     def _tokens(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        logits, iou = self.head(embedding.prepared, *self.asked(embedding, prompts))
+        return logits, iou
+
+    def asked(
+        self, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Bring prompts of one shape to the canvas: places of clicks, their labels, and boxes."""
         boxes = [box_to_canvas(b, embedding.image_hw) for p in prompts if (b := box_of(p))]
         points = [
             points_to_canvas(clicks, embedding.image_hw, embedding.valid_hw)
             for prompt in prompts
             if (clicks := points_of(prompt))
         ]
-        logits, iou = self.head(
-            embedding.prepared,
+        return (
             self._stacked([xy for xy, _ in points]),
             self._stacked([labels for _, labels in points]),
             self._stacked(boxes),
         )
-        return logits, iou
 
     def canvas(self, image_hw: tuple[int, int]) -> Canvas:
         """Tell where on the canvas an image is."""

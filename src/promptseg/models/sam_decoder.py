@@ -138,12 +138,27 @@ class SamHead(nn.Module):
         boxes: Float[Tensor, "b 4"] | None,
     ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4"]]:
         """Decode b prompts of one image to logits and predicted IoU of all four mask tokens."""
+        return self.answer(image, self.encoded(points_xy, labels, boxes))
+
+    def encoded(
+        self,
+        points_xy: Float[Tensor, "b n 2"] | None,
+        labels: Int[Tensor, "b n"] | None,
+        boxes: Float[Tensor, "b 4"] | None,
+    ) -> Float[Tensor, "1 b t c"]:
+        """Encode b prompts to their tokens."""
         sparse, _ = self.prompt_encoder(
             None if points_xy is None else points_xy[None],
             None if labels is None else labels[None],
             None if boxes is None else boxes[None],
             None,
         )
+        return cast(Tensor, sparse)
+
+    def answer(
+        self, image: Prepared, sparse: Float[Tensor, "1 b t c"]
+    ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4"]]:
+        """Decode prompts that are encoded."""
         decoder: Any = self.mask_decoder
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         asked = torch.cat([own.expand(sparse.shape[1], -1, -1), sparse[0]], dim=1)

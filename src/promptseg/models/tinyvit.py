@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from promptseg.models import tinyvit_strips as strips
+
 DIMS = (64, 128, 160, 320)
 DEPTHS = (2, 2, 6, 2)
 HEADS = (2, 4, 5, 10)  # the first stage is convolutional and has none
@@ -153,6 +155,8 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the input of the next stage."""
+        if strips.in_strips(self, x):
+            return strips.each(strips.stage, self, x)
         for block in self.blocks:
             x = block(x)
         return x if self.downsample is None else self.downsample(x)
@@ -168,6 +172,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H, W)."""
+        if strips.in_strips(self, x):
+            return strips.each(strips.patch_embed, self, x)
         return cast(Tensor, self.seq(x))
 
 
@@ -182,6 +188,26 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Neck(nn.Sequential):
+    """What brings the last stage's map to the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(DIMS[-1], NECK_DIM, 1, bias=False),
+            ChannelNorm(NECK_DIM),
+            nn.Conv2d(NECK_DIM, NECK_DIM, 3, padding=1, bias=False),
+            ChannelNorm(NECK_DIM),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, 256, H, W)."""
+        if strips.in_strips(self, x):
+            return strips.each(strips.neck, self, x)
+        for part in self:
+            x = part(x)
+        return x
+
+
 class TinyViT(nn.Module):
     """The image encoder of LiteMedSAM."""
 
@@ -189,12 +215,7 @@ class TinyViT(nn.Module):
         super().__init__()
         self.patch_embed = PatchEmbed()
         self.layers = nn.ModuleList(Stage(index) for index in range(len(DIMS)))
-        self.neck = nn.Sequential(
-            nn.Conv2d(DIMS[-1], NECK_DIM, 1, bias=False),
-            ChannelNorm(NECK_DIM),
-            nn.Conv2d(NECK_DIM, NECK_DIM, 3, padding=1, bias=False),
-            ChannelNorm(NECK_DIM),
-        )
+        self.neck = Neck()
 
     def forward(self, x: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b 256 64 64"]:
         """Encode normalised images."""

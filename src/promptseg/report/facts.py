@@ -74,7 +74,8 @@ def facts(run: Run, corpus: Corpus | None) -> Iterator[Fact]:
     yield Fact("Everything", tuple(_grid(name, run) for name in run.everything))
     yield Fact("Subset", (_subset(run),))
     yield Fact("Seed", (", ".join(map(str, run.seeds)),))
-    yield Fact("Device", (f"{run.device}, {run.dtype}",))
+    backends = (f"{name}: {backend}" for name, backend in run.backends.items())
+    yield Fact("Device", (f"{run.device}, {run.dtype}", *backends))
     yield Fact("Versions", (", ".join(f"{name} {told}" for name, told in run.versions.items()),))
     yield Fact("Started", (run.started,))
     yield Fact("Trained on", tuple(_trained(run)))
@@ -140,7 +141,9 @@ def command(run: Run) -> str:
     for name in _of_all(run.trained_on, run.models):
         words += ["--trained-on", name]
     words += ["--nsd-tolerance", f"{run.nsd_tolerance:g}", "--save-masks", run.save_masks]
-    words += ["--device", run.device, "--dtype", run.dtype, "--out", "RUN"]
+    words += ["--device", run.device, "--dtype", run.dtype]
+    words += ["--backend", "onnx"] if run.backends else []
+    words += ["--out", "RUN"]
     return shlex.join(words)
 
 

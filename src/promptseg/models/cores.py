@@ -1,0 +1,59 @@
+"""Pieces of one image's work on several cores, each piece in one thread.
+
+Threads that share every single operation wait for each other after every one: on small pieces that
+costs as much as the work, and many times the work where another program takes a core. A piece that
+one thread does alone also has the same digits on any number of cores.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Each = Callable[[Callable[[Any], None], Iterable[Any]], None]  # call with every item, and wait
+
+
+def _here(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+    for item in items:
+        function(item)
+
+
+@contextmanager
+def own_cores() -> Iterator[Each]:
+    """Start as many threads as PyTorch has; they end with the block.
+
+    They take over whether gradients are recorded; what a function raises is raised again.
+    """
+    count = torch.get_num_threads()
+    if count == 1:
+        yield _here
+        return
+    ready = threading.Barrier(count + 1)
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first use of PyTorch would undo what was set before it
+        torch.set_num_threads(1)
+        ready.wait()
+        ready.wait()
+
+    with ThreadPoolExecutor(count, "own core") as pool:
+        begun = [pool.submit(begin) for _ in range(count)]
+        ready.wait()
+        torch.set_num_threads(count)  # else threads that others start would have 1 as well
+        ready.wait()
+        for one in begun:
+            one.result()
+
+        def each(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+            def alone(item: Any) -> None:
+                with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+                    function(item)
+
+            for future in [pool.submit(alone, item) for item in items]:
+                future.result()
+
+        yield each
