@@ -272,11 +272,8 @@ def evaluate(
     reading = {"labels": labels, "instances": instances, "threshold": threshold}
     if masks:
         asking = {"model": model, "strategy": strategy, "jitter": jitter, "weights": weights}
-        unusual = {
-            "protocol": protocol != "paper",
-            "dtype": dtype != "float32",
-            "backend": backend != "torch",
-        }
+        unusual = {"protocol": protocol != "paper", "backend": backend != "torch"}
+        unusual["dtype"] = dtype != "float32"
         _refuse(WITH_MASKS, asking | unusual | change.given())
         answering: dict[str, Any] = _predictions(masks, data, **reading)
         plan = plan_of_masks(plan)

@@ -6,14 +6,28 @@ one thread does alone also has the same digits on any number of cores.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
+R = TypeVar("R")
 Each = Callable[[Callable[[Any], None], Iterable[Any]], None]  # call with every item, and wait
+
+
+def each_on_one_core(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Apply a function to every item, as many at once as PyTorch has threads."""
+    found: dict[int, R] = {}
+
+    def keep(index: int) -> None:
+        found[index] = function(items[index])
+
+    with own_cores() as each:
+        each(keep, range(len(items)))
+    return [found[index] for index in range(len(items))]
 
 
 def _here(function: Callable[[Any], None], items: Iterable[Any]) -> None:
@@ -25,7 +39,8 @@ def _here(function: Callable[[Any], None], items: Iterable[Any]) -> None:
 def own_cores() -> Iterator[Each]:
     """Start as many threads as PyTorch has; they end with the block.
 
-    They take over whether gradients are recorded; what a function raises is raised again.
+    They take over whether gradients are recorded; what a function raises is raised again. They
+    live no longer, so that a forked process inherits none.
     """
     count = torch.get_num_threads()
     if count == 1:

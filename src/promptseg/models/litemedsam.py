@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from promptseg.errors import ModelError
 from promptseg.model import Candidates, Canvas, Training
 from promptseg.models import MODELS
+from promptseg.models.cores import each_on_one_core
 from promptseg.models.sam_decoder import Prepared, SamHead, originally_named, renamed
-from promptseg.models.threads import each_on_one_core
 from promptseg.models.tinyvit import TinyViT
 from promptseg.prompt import Box, Points, Prompt, PromptKind, box_of, points_of
 from promptseg.trainable import Part, Tokens

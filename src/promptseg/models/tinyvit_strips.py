@@ -13,7 +13,7 @@ Axes: H rows, W columns, C channels of one image's map.
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from promptseg.models.cores import Each, own_cores
 
-ROWS = 16  # of a map of 256 channels and columns: 4 MB
-MIXED = 8  # rows that are convolved by channel and then mixed
-TOKENS = 512  # of an MLP, and about as many of the windows that attend together: 1 to 2 MB
+ROWS = 16  # of a map of 256 channels and columns: 4 MB; also of what is mixed
+ATTENDED = 512  # tokens of the windows that attend together, about
+MIXED = 1024  # tokens of an MLP at a time: 2 to 5 MB
 # what the stages are made of; an adapter that was put in is none of these
 KNOWN = (nn.Conv2d, nn.BatchNorm2d, nn.LayerNorm, nn.Linear, nn.GELU, nn.Sequential, nn.ModuleList)
 OURS = "promptseg.models.tinyvit"
@@ -74,7 +74,7 @@ def patch_embed(module: Any, x: Map, share: Each) -> Made:
 
     def lift(top: int) -> None:
         rows = slice(top, top + ROWS)
-        made[rows] = F.linear(F.gelu(F.linear(x[rows], *first)), *second)
+        made[rows] = F.linear(_gelu(F.linear(x[rows], *first)), *second)
 
     share(lift, range(0, len(x), ROWS))
     return made
@@ -89,6 +89,11 @@ def neck(module: Any, x: Map, share: Each) -> Made:
 
 def _normed(norm: nn.LayerNorm, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _gelu(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Apply GELU in place, which saves a pass through memory."""
+    return cast(Tensor, torch.ops.aten.gelu_(x))
 
 
 def _folded(module: Any) -> Folded:
@@ -117,11 +122,11 @@ def _wide_strip(x: Map, top: int, first: Folded, second: Folded, *, stride: int 
     left out.
     """
     start, stop = max(top - stride, 0), min(top + ROWS + 1, len(x))
-    wide = F.gelu(F.linear(x[start:stop], *first))
+    wide = _gelu(F.linear(x[start:stop], *first))
     made = _convolved(wide, second[0], second[1], stride)
     skipped = (top - start) // stride
     wanted = -(-(min(top + ROWS, len(x)) - top) // stride)
-    return F.gelu(made[skipped : skipped + wanted])
+    return _gelu(made[skipped : skipped + wanted])
 
 
 def _inverted(block: Any, x: Map, share: Each) -> Map:
@@ -131,7 +136,7 @@ def _inverted(block: Any, x: Map, share: Each) -> Map:
     def invert(top: int) -> None:
         rows = slice(top, top + ROWS)
         narrow = F.linear(_wide_strip(x, top, first, second), *third)
-        made[rows] = F.gelu(narrow.add_(x[rows]))
+        made[rows] = _gelu(narrow.add_(x[rows]))
 
     share(invert, range(0, len(x), ROWS))
     return made
@@ -157,15 +162,19 @@ def _attended(block: Any, x: Map, share: Each) -> Map:
     bias = attention.attention_biases.index_select(1, attention.offset_index.flatten())
     bias = bias.view(1, heads, size**2, size**2)
     # a place without pixels is a token too: that of a zero, normalised
-    nowhere = attention.qkv(_normed(attention.norm, x.new_zeros(1, dim)))
+    nowhere = attention.qkv(_normed(attention.norm, x.new_zeros(dim)))
     made = torch.empty_like(x)
 
     def attend(corner: tuple[int, int]) -> None:
         rows, columns = slice(corner[0], corner[0] + size), slice(corner[1], corner[1] + step)
         some = x[rows, columns].contiguous()
         into, back = _places(some.shape[0], some.shape[1], size)
-        tokens = attention.qkv(_normed(attention.norm, some).flatten(0, 1))
-        tokens = torch.cat([tokens, nowhere]).index_select(0, into)
+        pixels = _normed(attention.norm, some).flatten(0, 1)
+        # with a last row for places without pixels
+        tokens = x.new_empty(len(pixels) + 1, 3 * dim)
+        torch.addmm(attention.qkv.bias, pixels, attention.qkv.weight.T, out=tokens[:-1])
+        tokens[-1] = nowhere
+        tokens = tokens.index_select(0, into)
         # each head holds its query, key and value side by side
         parts = tokens.view(-1, size**2, heads, 3, dim // heads).permute(3, 0, 2, 1, 4)
         query, key, value = parts.unbind()
@@ -173,7 +182,7 @@ def _attended(block: Any, x: Map, share: Each) -> Map:
         mixed = mixed.transpose(1, 2).reshape(-1, dim).index_select(0, back)
         made[rows, columns] = some.add_(attention.proj(mixed).view(some.shape))
 
-    step = max(TOKENS // size**2, 1) * size
+    step = max(ATTENDED // size**2, 1) * size
     share(attend, itertools.product(range(0, height, size), range(0, width, step)))
     return made
 
@@ -203,11 +212,12 @@ def _mixed(block: Any, x: Map, share: Each) -> Map:
     def mix(top: int) -> None:
         # a strip and the rows beside it, whose own sums want more of them and are left out
         start = max(top - 1, 0)
-        near = _convolved(x[start : top + MIXED + 1], *folded)[top - start :][:MIXED]
-        pixels, out = near.flatten(0, 1), made[top : top + MIXED].flatten(0, 1)
-        for some, into in zip(pixels.split(TOKENS), out.split(TOKENS), strict=True):
-            wide = F.gelu(mlp.fc1(_normed(mlp.norm, some)))
-            torch.add(some, mlp.fc2(wide), out=into)
+        near = _convolved(x[start : top + ROWS + 1], *folded)[top - start :][:ROWS]
+        pixels, out = near.flatten(0, 1), made[top : top + ROWS].flatten(0, 1)
+        for first in range(0, len(pixels), MIXED):
+            some = pixels[first : first + MIXED]
+            wide = _gelu(mlp.fc1(_normed(mlp.norm, some)))
+            torch.add(some, mlp.fc2(wide), out=out[first : first + MIXED])
 
-    share(mix, range(0, len(x), MIXED))
+    share(mix, range(0, len(x), ROWS))
     return made

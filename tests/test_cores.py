@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from promptseg.models.threads import each_on_one_core
+from promptseg.models.cores import each_on_one_core
 
 
 def test_every_item_has_one_thread_and_answers_come_in_order():
