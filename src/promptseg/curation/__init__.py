@@ -14,7 +14,7 @@ from promptseg.croissant import write_croissant
 from promptseg.curation.pieces import NO_TARGET, Kept, pieces
 from promptseg.curation.plan import plan_of
 from promptseg.curation.settings import Curation
-from promptseg.curation.tally import Tally, hint, subjects_in_words
+from promptseg.curation.tally import Tally, hint, notes_in_words, subjects_in_words
 from promptseg.errors import DataError
 from promptseg.reader.folder import scan
 from promptseg.reader.frame import NO_MASK
@@ -55,7 +55,8 @@ def curate(folder: Path, out: Path, settings: Curation) -> Generator[Progress, N
     if not writer.n_images:
         raise _nothing_usable(folder, tally.drops)
     about = {"name": plan.reading.dataset, "licence": settings.licence, "citation": None}
-    rules = {**plan.rules, "subjects": subjects_in_words(tally, settings), **hint(tally, plan)}
+    found = {"subjects": subjects_in_words(tally, settings), **notes_in_words(tally)}
+    rules = {**plan.rules, **found, **hint(tally, plan)}
     info = writer.finish(name=plan.reading.dataset, datasets=[about], rules=rules)
     write_croissant(out, info)
     return info

@@ -24,6 +24,7 @@ class Kept:
     row: ImageRow
     content: bytes
     targets: list[TargetRow]
+    notes: tuple[str, ...] = ()  # what the reader of the corpus should know of it
 
 
 def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
@@ -33,12 +34,12 @@ def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
             if isinstance(frame, DropRow):
                 yield frame
             else:
-                yield from _checked(frame, plan)
+                yield from _checked(frame, image, plan)
     except DataError as error:
         yield DropRow(source=image.source, image_id=plan.reading.image_id(image), reason=str(error))
 
 
-def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
+def _checked(frame: Frame, image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
     """Apply the rules to one frame: what is too small or there already is dropped."""
     kept: dict[str, TargetRow] = {}
     for source, target in targets_in(frame):
@@ -61,12 +62,13 @@ def _checked(frame: Frame, plan: Plan) -> Iterator[Kept | DropRow]:
             )
     if kept or plan.settings.keep_empty:
         content = encode_image(frame.picture.pixels)
-        yield Kept(_image_row(frame, plan, content), content, list(kept.values()))
+        row = _image_row(frame, image, plan, content)
+        yield Kept(row, content, list(kept.values()), frame.notes)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 
 
-def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
+def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> ImageRow:
     height, width = frame.picture.pixels.shape[:2]
     y_mm, x_mm = frame.spacing_yx_mm or (None, None)
     subject, subject_source = _subject(frame, plan.subject)
@@ -75,7 +77,8 @@ def _image_row(frame: Frame, plan: Plan, content: bytes) -> ImageRow:
         dataset=plan.reading.dataset,
         subject=subject,
         subject_source=subject_source,
-        modality=plan.modality,
+        modality=plan.modality or image.modality or "",
+        dicom_modality=frame.dicom_modality,
         width=width,
         height=height,
         spacing_y_mm=y_mm,

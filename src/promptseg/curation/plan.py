@@ -17,7 +17,7 @@ class Plan:
     """Settings made definite for one folder."""
 
     settings: Curation
-    modality: str
+    modality: str | None  # None: every image has its own
     reading: Reading
     subject: re.Pattern[str] | None
     rules: dict[str, str]
@@ -27,8 +27,8 @@ class Plan:
 
 def plan_of(folder: Path, listing: Listing, settings: Curation) -> Plan:
     """Make the settings definite: the table of labels, and what nameless masks show."""
-    modality = (settings.modality or "").strip()
-    if not modality:
+    modality = (settings.modality or "").strip() or None
+    if modality is None and any(image.modality is None for image in listing.images):
         raise DataError("The modality is not known. Say it, for example by --modality CT.")
     subject = _subject_pattern(settings.subject_pattern, listing)
     dataset = printable(settings.dataset or folder.resolve().name).replace("#", "_")
@@ -82,10 +82,10 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     naming = Naming(nameless="", threshold=settings.threshold)
     seen: set[int] = set()
     for file in (file for image in listing.images for file in image.masks):
-        if file.is_one_object:
+        if file.is_one_object or file.dicom is not None:
             continue
         try:
-            seen.update(values_in(as_labels(read_raw(folder / file.source), naming)))
+            seen.update(values_in(as_labels(read_raw(folder / file.where), naming)))
         except DataError:
             continue  # reported when its image is read
         if len(seen) > 1 and not seen <= {1, 255}:
@@ -115,7 +115,7 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     """Put into words how the corpus comes about."""
     threshold = settings.threshold
     rules = {
-        "masks": f"{listing.mask_folder}/" if listing.mask_folder else "none",
+        "masks": _where_masks_are(listing),
         "labels": printable(found.path.name) if found.path else "no table of labels",
         "label_values": _meaning_of_values(naming),
         "nameless_object": naming.nameless,
@@ -132,6 +132,12 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
         y, x = settings.spacing_yx_mm
         rules["spacing_yx_mm"] = f"{y:g}, {x:g} where the file does not say"
     return rules
+
+
+def _where_masks_are(listing: Listing) -> str:
+    refers = any(mask.dicom for image in listing.images for mask in image.masks)
+    where = [f"{listing.mask_folder}/"] if listing.mask_folder else []
+    return ", ".join([*where, *(["what DICOM masks refer to"] if refers else [])]) or "none"
 
 
 def _meaning_of_values(naming: Naming) -> str:

@@ -18,6 +18,7 @@ class Tally:
     subjects: set[str] = field(default_factory=set)
     volumes: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
+    notes: Counter[str] = field(default_factory=Counter)  # images by what is to be known of them
 
     def keep(self, kept: Kept) -> None:
         """Count an image that was written."""
@@ -25,6 +26,7 @@ class Tally:
         self.subjects.update(filter(None, [kept.row.subject]))
         self.volumes.update(filter(None, [kept.row.volume_id]))
         self.objects.update(target.object for target in kept.targets)
+        self.notes.update(kept.notes)
 
     def drop(self, reason: str) -> None:
         """Count what was left out; reasons that differ by numbers only are one."""
@@ -49,6 +51,12 @@ def subjects_in_words(tally: Tally, settings: Curation) -> str:
 
 def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def notes_in_words(tally: Tally) -> dict[str, str]:
+    """Say what was done to images beyond the rules, and of how many; empty if nothing was."""
+    listed = [f"{note} ({_counted(n, 'image')})" for note, n in sorted(tally.notes.items())]
+    return {"notes": "; ".join(listed)} if listed else {}
 
 
 def hint(tally: Tally, plan: Plan) -> dict[str, str]:

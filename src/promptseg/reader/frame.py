@@ -4,7 +4,7 @@ A picture gives one frame, a volume one for every slice of the planes it is cut 
 do not fit come as drops with their reason, and the rest goes on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from jaxtyping import Integer
 from promptseg.errors import DataError
 from promptseg.reader import volume as volumes
 from promptseg.reader.files import read_volume
-from promptseg.reader.folder import ImageFile, is_volume
+from promptseg.reader.folder import ImageFile, MaskFile, is_volume
 from promptseg.reader.image import (
     Picture,
     RawMask,
@@ -30,7 +30,7 @@ from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
 NO_MASK = "none of its masks is usable"
-_EMPTY = "the mask is empty"
+EMPTY = "the mask is empty"
 PlaneChoice = Literal["axial", "coronal", "sagittal", "all"]
 
 
@@ -54,6 +54,9 @@ class Frame:
     labels: tuple[Labels, ...]
     spacing_yx_mm: tuple[float, float] | None
     place: Place | None = None  # None: a picture, no slice
+    dicom_modality: str | None = None
+    patient: str | None = None  # as the header calls the patient: to be hashed, goes nowhere else
+    notes: tuple[str, ...] = ()  # what was done to it beyond the rules, and what to look at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,11 @@ def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]
     """
     if not image.masks and not reading.keep_empty:
         raise DataError(NO_MASK if image.lost_mask else "no mask belongs to it by its name")
-    return _slices(image, reading) if is_volume(image.source) else _picture(image, reading)
+    if image.series is not None:
+        from promptseg.reader.dicom.frames import read_series_frames  # which makes these frames
+
+        return read_series_frames(image, image.series, reading)
+    return _slices(image, reading) if image.is_volume else _picture(image, reading)
 
 
 def read_raw(path: Path) -> RawMask:
@@ -101,9 +108,9 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
             raise DataError(f"its size {w} x {h} is not its image's, {width} x {height}")
         return raw
 
-    labels, drops = _read_labels(image, reading, read)
+    labels, drops = read_labels(image, image.masks, reading, read)
     yield from drops
-    if not labels and not _are_all_empty(image, drops):
+    if not labels and not are_all_empty(image, drops):
         raise DataError(NO_MASK)
     yield Frame(
         image_id=reading.image_id(image),
@@ -117,15 +124,32 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
 def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
     volume = read_volume(reading.folder / image.source)
 
+    labels, drops = read_labels(image, image.masks, reading, reader_on(volume))
+    yield from frames_of_volume(image, reading, volume, labels, drops)
+
+
+def reader_on(volume: volumes.Volume) -> Callable[[Path], RawMask]:
+    """Give the reader of masks that lie on the grid of a volume."""
+
     def read(path: Path) -> RawMask:
         other = read_volume(path)
         if difference := volumes.difference_of_grids(volume, other):
             raise DataError(difference)
         return RawMask(other.values())
 
-    labels, drops = _read_labels(image, reading, read)
+    return read
+
+
+def frames_of_volume(
+    image: ImageFile,
+    reading: Reading,
+    volume: volumes.Volume,
+    labels: tuple[Labels, ...],
+    drops: list[DropRow],
+) -> Iterator[Frame | DropRow]:
+    """Cut a volume with its labels; raises DataError where no mask of it is usable."""
     yield from drops
-    if not labels and not (reading.keep_empty and _are_all_empty(image, drops)):
+    if not labels and not (reading.keep_empty and are_all_empty(image, drops)):
         raise DataError(NO_MASK)
     lo, hi = sorted(map(float, volume.scaled(np.array(finite_range(volume.voxels)))))
     for plane in _planes(volume, reading.plane):
@@ -142,6 +166,8 @@ def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
                 ),
                 spacing_yx_mm=spacing[:2] if spacing else reading.spacing_yx_mm,
                 place=place,
+                dicom_modality=volume.dicom_modality,
+                patient=volume.patient,
             )
 
 
@@ -163,27 +189,30 @@ def _place(volume: volumes.Volume, volume_id: str, plane: volumes.Plane, index: 
     )
 
 
-def _read_labels(
-    image: ImageFile, reading: Reading, read: Callable[[Path], RawMask]
+def read_labels(
+    image: ImageFile,
+    files: Iterable[MaskFile],
+    reading: Reading,
+    read: Callable[[Path], RawMask],
 ) -> tuple[tuple[Labels, ...], list[DropRow]]:
-    """Read the masks of an image and name what they hold."""
+    """Read masks of an image and name what they hold."""
     labels: list[Labels] = []
     drops: list[DropRow] = []
-    for file in image.masks:
+    for file in files:
         drop = partial(
             DropRow, source=file.source, image_id=reading.image_id(image), instance=file.instance
         )
         try:
-            if is_volume(file.source) != is_volume(image.source):
+            if is_volume(file.where) != image.is_volume:
                 raise DataError("of this mask and its image one is a volume and one a picture")
-            values = as_labels(read(reading.folder / file.source), reading.naming)
+            values = as_labels(read(reading.folder / file.where), reading.naming)
             present = values_in(values)
             entries, unknown = name_values(file, present, reading.naming)
         except DataError as error:
             drops.append(drop(object=file.object, reason=str(error)))
             continue
         if not present:
-            drops.append(drop(object=file.object, area_px=0, reason=_EMPTY))
+            drops.append(drop(object=file.object, area_px=0, reason=EMPTY))
         for value, reason in unknown:
             area = int(np.count_nonzero(values == value))
             drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
@@ -192,12 +221,12 @@ def _read_labels(
     return tuple(labels), drops
 
 
-def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:
+def are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:
     """Tell an image without objects (or masks) from one of which we could not read the objects."""
     return (
         not image.lost_mask
         and len(drops) == len(image.masks)
-        and all(drop.reason == _EMPTY for drop in drops)
+        and all(drop.reason == EMPTY for drop in drops)
     )
 
 

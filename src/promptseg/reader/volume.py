@@ -41,6 +41,7 @@ class Volume:
     intercept: float = 0.0
     dicom_modality: str | None = None
     patient: str | None = None
+    window: tuple[float, float] | None = None  # values shown as black and white, says the header
 
     @property
     def spacing_ras(self) -> tuple[float, float, float]:
