@@ -132,7 +132,13 @@ def shape_of_slices(plane: Plane, n_slices: int, height: int, width: int) -> tup
 
 
 def main_plane(volume: Volume) -> Plane:
-    """Name the plane of the finest pixels: across the axis of the largest spacing, else axial."""
+    """Name the plane of the finest pixels: across the axis of the largest spacing, else axial.
+
+    A single slice has its own plane.
+    """
+    flat = [plane for plane in PLANES if n_slices(volume, plane) == 1]
+    if len(flat) == 1:
+        return flat[0]
     spacing = volume.spacing_ras
     widest = max(spacing)
     across = [plane for plane in PLANES if spacing[_SLICE_AXIS[plane]] > 0.99 * widest]

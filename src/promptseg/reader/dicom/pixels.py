@@ -105,6 +105,8 @@ def _decoded(header: Header, kind: Kind, count: int) -> Iterator[Callable[[], An
     }
     start = _start_of_pixels(header)
     decode = partial(get_decoder(header.syntax).as_array, raw=False, validate=True, index=0)
+    if kind.bits_allocated == 1 and not plugin:
+        return _bits(header, start, kind)
     if plugin:
         one_frame = {**options, "number_of_frames": 1, "decoding_plugin": plugin}
         one_frame.pop("extended_offsets", None)
@@ -139,6 +141,21 @@ def _native(header: Header, start: int, decode: Decode) -> Iterator[Callable[[],
     def at(index: int) -> Any:
         header.stream.seek(start)
         return decode(header.stream, index=index)[0]
+
+    for index in itertools.count():
+        yield partial(at, index)
+
+
+def _bits(header: Header, start: int, kind: Kind) -> Iterator[Callable[[], Any]]:
+    """Unpack frames of one bit a pixel, which begin anywhere in a byte (pydicom misses some)."""
+    size = kind.rows * kind.columns
+
+    def at(index: int) -> Any:
+        begin = index * size
+        header.stream.seek(start + begin // 8)
+        packed = header.stream.read((begin % 8 + size + 7) // 8)
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
+        return bits[begin % 8 : begin % 8 + size].reshape(kind.rows, kind.columns)
 
     for index in itertools.count():
         yield partial(at, index)
