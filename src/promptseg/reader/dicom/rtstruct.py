@@ -28,6 +28,7 @@ _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _FLAT = 0.1  # of the distance between slices
 _SAME_PLANE = 0.01
 _AT_ONCE = 2**20  # crossings of edges and rows
+Contour = Float[np.ndarray, "_ 2"]  # corners (x, y) in voxels
 NEARBY = "contours between slices: drawn on the nearest"
 
 
@@ -72,9 +73,9 @@ def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
 
 def _planes(
     contours: "Iterable[Dataset]", inverse: Float[np.ndarray, "4 4"], series: Series
-) -> tuple[dict[float, list[Float[np.ndarray, "n 2"]]], list[str]]:
+) -> tuple[dict[float, list[Contour]], list[str]]:
     """Sort contours by the slice (a fraction) that they lie on; count what cannot be drawn."""
-    planes: dict[float, list[Float[np.ndarray, "n 2"]]] = defaultdict(list)
+    planes: dict[float, list[Contour]] = defaultdict(list)
     n_open = n_bad = n_tilted = n_outside = 0
     for contour in contours:
         if text(contour, "ContourGeometricType") not in _CLOSED:
@@ -102,9 +103,7 @@ def _planes(
     return planes, [f"{n} {what}" for n, what in counted if n]
 
 
-def _nearest(
-    planes: dict[float, list[Float[np.ndarray, "n 2"]]], notes: set[str]
-) -> dict[int, list[Float[np.ndarray, "n 2"]]]:
+def _nearest(planes: dict[float, list[Contour]], notes: set[str]) -> dict[int, list[Contour]]:
     """Choose for each slice the plane of contours that lies nearest."""
     chosen: dict[int, float] = {}
     for height in sorted(planes):
@@ -116,9 +115,7 @@ def _nearest(
     return {index: planes[height] for index, height in chosen.items()}
 
 
-def fill(
-    contours: Sequence[Float[np.ndarray, "n 2"]], size: tuple[int, int]
-) -> Bool[np.ndarray, "h w"]:
+def fill(contours: Sequence[Contour], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Fill polygons by the even-odd rule at the centres of pixels.
 
     Parameters
@@ -136,11 +133,13 @@ def fill(
     return filled
 
 
-def _toggle(toggles: Integer[np.ndarray, "h w1"], points: Float[np.ndarray, "n 2"]) -> None:
+def _toggle(toggles: Integer[np.ndarray, "h w1"], points: Contour) -> None:
     """Mark on each row the pixels at which an edge has been crossed."""
     height, width = toggles.shape[0], toggles.shape[1] - 1
-    ends = np.stack([points, np.roll(points, -1, axis=0)])  # both ends of every edge
-    low, high = ends[:, :, 1].min(axis=0), ends[:, :, 1].max(axis=0)
+    ends = np.stack([points, np.roll(points, -1, axis=0)])
+    is_down = ends[0, :, 1] > ends[1, :, 1]  # an edge is the same in both directions
+    ends[:, is_down] = ends[::-1, is_down]
+    low, high = ends[0, :, 1], ends[1, :, 1]
     first = np.clip(np.ceil(low), 0, height).astype(np.int64)  # rows with low <= row < high
     counts = np.clip(np.ceil(high), 0, height).astype(np.int64) - first
     total = np.cumsum(counts)
@@ -154,6 +153,6 @@ def _toggle(toggles: Integer[np.ndarray, "h w1"], points: Float[np.ndarray, "n 2
         )
         rows = first[edges] + offset
         (x0, y0), (x1, y1) = (ends[end, edges].T for end in (0, 1))
-        crossed = x0 + (rows - y0) / (y1 - y0) * (x1 - x0)
+        crossed = x0 + (rows - y0) * (x1 - x0) / (y1 - y0)
         np.add.at(toggles, (rows, np.clip(np.ceil(crossed), 0, width).astype(np.int64)), 1)
         start = stop
