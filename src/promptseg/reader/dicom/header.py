@@ -36,7 +36,7 @@ class Header:
     data: "Dataset"
     meta: "Dataset"
     syntax: "UID"
-    stream: BinaryIO
+    stream: BinaryIO | BytesIO
     n_bytes: int  # of the stream
 
 

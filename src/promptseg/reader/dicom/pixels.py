@@ -7,7 +7,6 @@ a compressed picture declares is compared with the header before anything is dec
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,33 +14,14 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from promptseg.errors import DataError
-from promptseg.reader.dicom.codestream import check_size
 from promptseg.reader.dicom.facts import check_pixels
 from promptseg.reader.dicom.header import Header, damaged, quiet, read_header
 from promptseg.reader.dicom.model import Kind
+from promptseg.reader.dicom.unpack import KNOWN, unpacker
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_JPEG = "1.2.840.10008.1.2.4."
-# of each compressed transfer syntax: decoder of pydicom, its module, the package to install
-_GDCM = ("gdcm", "gdcm", "python-gdcm")
-_LS = ("pyjpegls", "jpeg_ls", "pyjpegls")
-_J2K = ("pylibjpeg", "openjpeg", "pylibjpeg-openjpeg")
-DECODERS = {
-    "1.2.840.10008.1.2.5": ("pydicom", "pydicom", "pydicom"),
-    f"{_JPEG}50": ("pillow", "PIL", "pillow"),
-    f"{_JPEG}51": _GDCM,
-    f"{_JPEG}57": _GDCM,
-    f"{_JPEG}70": _GDCM,
-    f"{_JPEG}80": _LS,
-    f"{_JPEG}81": _LS,
-    f"{_JPEG}90": _J2K,
-    f"{_JPEG}91": _J2K,
-    f"{_JPEG}201": _J2K,
-    f"{_JPEG}202": _J2K,
-    f"{_JPEG}203": _J2K,
-}
 _KEYWORDS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "NumberOfFrames"),
@@ -94,38 +74,28 @@ def read_pixels(path: Path, kind: Kind, count: int, wanted: Iterable[int]) -> It
 
 def _decoded(header: Header, kind: Kind, count: int) -> Iterator[Callable[[], Any]]:
     """Go through the frames of a file without decoding those that are not asked for."""
+    from pydicom.encaps import generate_frames
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 
-    plugin = _plugin(header) if header.syntax.is_encapsulated else ""
+    is_packed = header.syntax.is_encapsulated
+    if is_packed and str(header.syntax) not in KNOWN:
+        raise DataError(f"pictures of the transfer syntax {header.syntax.name} are not read")
     options: dict[str, Any] = {
         **as_pixel_options(header.data, number_of_frames=count),
         "pixel_keyword": "PixelData",
         "pixel_vr": "OB" if kind.bits_allocated <= 8 else "OW",
     }
     start = _start_of_pixels(header)
-    decode = partial(get_decoder(header.syntax).as_array, raw=False, validate=True, index=0)
-    if kind.bits_allocated == 1 and not plugin:
+    if is_packed:
+        offsets = options.pop("extended_offsets", None)
+        unpack = unpacker(str(header.syntax), kind, {**options, "number_of_frames": 1})
+        frames = generate_frames(header.stream, number_of_frames=count, extended_offsets=offsets)
+        return (partial(unpack, packed) for packed in frames)
+    if kind.bits_allocated == 1:
         return _bits(header, start, kind)
-    if plugin:
-        one_frame = {**options, "number_of_frames": 1, "decoding_plugin": plugin}
-        one_frame.pop("extended_offsets", None)
-        decode = partial(decode, **one_frame)
-        return _encapsulated(header, kind, decode, (count, options.get("extended_offsets")))
-    return _native(header, start, partial(decode, **options))
-
-
-def _plugin(header: Header) -> str:
-    known = DECODERS.get(str(header.syntax))
-    if known is None:
-        raise DataError(f"pictures of the transfer syntax {header.syntax.name} are not read")
-    plugin, module, package = known
-    if find_spec(module) is None:
-        raise DataError(
-            f"its transfer syntax {header.syntax.name} needs the package {package}, "
-            "which is not installed"
-        )
-    return plugin
+    decode = partial(get_decoder(header.syntax).as_array, raw=False, validate=True, **options)
+    return _native(header, start, decode)
 
 
 def _start_of_pixels(header: Header) -> int:
@@ -161,21 +131,7 @@ def _bits(header: Header, start: int, kind: Kind) -> Iterator[Callable[[], Any]]
         yield partial(at, index)
 
 
-def _encapsulated(
-    header: Header, kind: Kind, decode: Decode, frames: tuple[int, Any]
-) -> Iterator[Callable[[], Any]]:
-    from pydicom.encaps import encapsulate, generate_frames
-
-    def unpack(packed: bytes) -> Any:
-        check_size(packed, str(header.syntax), kind)
-        return decode(encapsulate([packed], has_bot=False))[0]
-
-    count, offsets = frames
-    for packed in generate_frames(header.stream, number_of_frames=count, extended_offsets=offsets):
-        yield partial(unpack, packed)
-
-
-def _tidied(frame: Frame, data: "Dataset", kind: Kind) -> Frame:
+def _tidied(frame: Frame, data: "Dataset", kind: Kind) -> Shaped[np.ndarray, "h w *shown"]:
     """Check the shape, take overlays out of unused bits, and apply a palette."""
     n_samples = (3,) if kind.samples == 3 else ()
     if frame.shape != (kind.rows, kind.columns, *n_samples):
