@@ -325,7 +325,7 @@ def test_the_window_of_the_header_is_kept_with_the_volume(tmp_path):
         (
             "JO",
             "1.2.840.10008.5.1.4.1.1.88.11",
-            "a DICOM object of the kind unknown holds no image",
+            "its header says of no picture how large it is, or is cut off",
         ),
         ("CT", "1.2.840.10008.1.3.10", "a DICOMDIR lists files and holds no image"),
     ],

@@ -69,6 +69,10 @@ class MaskFacts:
     frame_of_reference: str | None
 
 
+class NoImageError(DataError):
+    """A sound file of a kind that is neither images nor masks."""
+
+
 def read_facts(folder: Path, source: str) -> ImageFacts | MaskFacts:
     """Read the header of a file.
 
@@ -81,7 +85,7 @@ def read_facts(folder: Path, source: str) -> ImageFacts | MaskFacts:
         sop_class = text(header.data, "SOPClassUID") or ""
         media = text(header.meta, "MediaStorageSOPClassUID")
         if code.DICOMDIR in (sop_class, media):
-            raise DataError("a DICOMDIR lists files and holds no image")
+            raise NoImageError("a DICOMDIR lists files and holds no image")
         if sop_class in code.SEGMENTATIONS:
             return _mask(header.data, "seg")
         if sop_class == code.RTSTRUCT:
@@ -120,9 +124,11 @@ def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
     data = header.data
     modality = code.modality_code(text(data, "Modality"))
     if sop_class in code.NO_IMAGES:
-        raise DataError(f"a {code.NO_IMAGES[sop_class]} is no image")
-    if modality in code.OBJECTS or None in (whole(data, "Rows"), whole(data, "Columns")):
-        raise DataError(f"a DICOM object of the kind {modality or 'unknown'} holds no image")
+        raise NoImageError(f"a {code.NO_IMAGES[sop_class]} is no image")
+    if modality in code.OBJECTS:
+        raise NoImageError(f"a DICOM object of the kind {modality} holds no image")
+    if None in (whole(data, "Rows"), whole(data, "Columns")):
+        raise DataError("its header says of no picture how large it is, or is cut off")
     series_uid, sop_uid = text(data, "SeriesInstanceUID"), text(data, "SOPInstanceUID")
     if series_uid is None or sop_uid is None:
         raise DataError("it does not say of which series it is")

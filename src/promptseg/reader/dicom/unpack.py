@@ -31,6 +31,7 @@ _DECODERS = {
     f"{_JPEG}202": "htj2k_decode",
     f"{_JPEG}203": "htj2k_decode",
 }
+_END = b"\xff\xd9"  # of a JPEG picture
 _LOSSLESS_JPEG = (f"{_JPEG}57", f"{_JPEG}70")
 KNOWN = frozenset((*_BY_PYDICOM, *_DECODERS))
 Pixels = Shaped[np.ndarray, "h w *rgb"]
@@ -81,6 +82,8 @@ def _by_imagecodecs(syntax: str, kind: Kind, packed: bytes) -> Pixels:
     from pydicom.pixels.processing import convert_color_space
 
     decode = getattr(imagecodecs, _DECODERS[syntax])
+    if _DECODERS[syntax] == "jpegls_decode":
+        packed += _END  # CharLS 2.4 searches for half a minute where there is none
     is_left_as_it_is = syntax in _LOSSLESS_JPEG and kind.samples == 3
     space = {"colorspace": "RGB", "outcolorspace": "RGB"} if is_left_as_it_is else {}
     found = np.asarray(decode(packed, **space))
