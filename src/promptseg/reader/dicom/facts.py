@@ -69,8 +69,8 @@ class MaskFacts:
     frame_of_reference: str | None
 
 
-class NoImageError(DataError):
-    """A sound file of a kind that is neither images nor masks."""
+class NoMaskError(DataError):
+    """What is wrong with a file that surely holds no masks."""
 
 
 def read_facts(folder: Path, source: str) -> ImageFacts | MaskFacts:
@@ -85,12 +85,15 @@ def read_facts(folder: Path, source: str) -> ImageFacts | MaskFacts:
         sop_class = text(header.data, "SOPClassUID") or ""
         media = text(header.meta, "MediaStorageSOPClassUID")
         if code.DICOMDIR in (sop_class, media):
-            raise NoImageError("a DICOMDIR lists files and holds no image")
+            raise NoMaskError("a DICOMDIR lists files and holds no image")
         if sop_class in code.SEGMENTATIONS:
             return _mask(header.data, "seg")
         if sop_class == code.RTSTRUCT:
             return _mask(header.data, "rtstruct")
-        return _image(header, source, sop_class)
+        try:
+            return _image(header, source, sop_class)
+        except DataError as error:
+            raise (NoMaskError(str(error)) if sop_class else error) from error
 
 
 def _mask(data: "Dataset", form: str) -> MaskFacts:
@@ -124,9 +127,9 @@ def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
     data = header.data
     modality = code.modality_code(text(data, "Modality"))
     if sop_class in code.NO_IMAGES:
-        raise NoImageError(f"a {code.NO_IMAGES[sop_class]} is no image")
+        raise DataError(f"a {code.NO_IMAGES[sop_class]} is no image")
     if modality in code.OBJECTS:
-        raise NoImageError(f"a DICOM object of the kind {modality} holds no image")
+        raise DataError(f"a DICOM object of the kind {modality} holds no image")
     if None in (whole(data, "Rows"), whole(data, "Columns")):
         raise DataError("its header says of no picture how large it is, or is cut off")
     series_uid, sop_uid = text(data, "SeriesInstanceUID"), text(data, "SOPInstanceUID")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptseg.errors import DataError
-from promptseg.reader.dicom.facts import MaskFacts, NoImageError, read_facts
+from promptseg.reader.dicom.facts import MaskFacts, NoMaskError, read_facts
 from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.dicom.series import joined
 
@@ -32,7 +32,7 @@ def read_study(folder: Path, sources: Iterable[str]) -> Study:
             facts = read_facts(folder, source)
         except DataError as error:
             left_out.append((source, str(error)))
-            if not isinstance(error, NoImageError):
+            if not isinstance(error, NoMaskError):
                 unread.add(source)
             continue
         if isinstance(facts, MaskFacts):
