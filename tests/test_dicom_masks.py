@@ -158,6 +158,18 @@ def test_a_finer_segmentation_is_brought_to_its_image(tmp_path):
     assert np.array_equal(masks["liver", None], MASKS[..., 0].astype(bool))
 
 
+def test_a_picture_among_the_masks_is_no_mask(tmp_path):
+    """Nor is it an image to segment."""
+    files = source()
+    save(tmp_path / "d/images", files)
+    save(tmp_path / "d/masks", [segmentation(files, MASKS[..., :1], ["liver"])], "seg")
+    save(tmp_path / "d/masks", source(name="b")[:1], "picture")
+    masks, drops, _ = curated(tmp_path / "d", tmp_path / "c")
+
+    assert list(masks) == [("liver", None)]
+    assert ["not read as a mask" in drop["reason"] for drop in drops] == [True]
+
+
 def test_an_empty_segment_is_said_to_be_empty(tmp_path):
     """It has no frame at all."""
     files = source()

@@ -10,10 +10,13 @@ from promptseg.errors import DataError, pick
 
 
 def curate(
-    source: Annotated[Path, typer.Argument(help="Folder with images/ and masks/ (or labels/).")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with images/ and masks/ (or labels/), or of DICOM.")
+    ],
     out: Annotated[Path, typer.Option(help="Corpus to write: a new or empty folder.")],
     modality: Annotated[
-        str | None, typer.Option(help='Modality, as the study names it: CT, "T1W MRI", X-ray ...')
+        str | None,
+        typer.Option(help='Modality, as the study names it: CT, "T1W MRI" ... DICOM may say it.'),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Name; else the folder's.")] = None,
     subject_pattern: Annotated[
@@ -54,8 +57,9 @@ def curate(
     """Turn a folder of images and masks into a corpus that evaluate reads.
 
     Masks pair with images by name: one label map per image, or one file per object
-    (IMAGE_liver.png), or a folder of files named like the image. NIfTI volumes are cut along their
-    main plane. What is left out is listed in the corpus, with the reason.
+    (IMAGE_liver.png), or a folder of files named like the image. DICOM (with SEG and RTSTRUCT)
+    pairs by itself. Volumes are cut along their main plane. What is left out is listed in the
+    corpus, with the reason.
 
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """

@@ -40,7 +40,7 @@ def with_series(
     read_name
         From the name of a mask file to its object.
     """
-    study = read_study(folder, sources)
+    study = read_study(folder, sources, rest.mask_folder)
     orphans = [source for source, why in rest.left_out if why == NO_IMAGE]
     others = _by_name([series for series, _ in study.series], orphans)
     parts = defaultdict[str, int](int)

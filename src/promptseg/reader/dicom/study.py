@@ -10,6 +10,7 @@ from promptseg.reader.dicom.facts import MaskFacts, NoMaskError, read_facts
 from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.dicom.series import joined
 
+NO_MASK = "a DICOM picture is not read as a mask; expected are SEG and RTSTRUCT"
 LOST = "the series that it refers to is not here"
 
 
@@ -22,8 +23,11 @@ class Study:
     unread: frozenset[str]  # paths of files that are damaged: they may be masks
 
 
-def read_study(folder: Path, sources: Iterable[str]) -> Study:
-    """Read the headers of DICOM files, and sort them into series."""
+def read_study(folder: Path, sources: Iterable[str], mask_folder: str | None = None) -> Study:
+    """Read the headers of DICOM files, and sort them into series.
+
+    Pictures in the folder of masks are left out: they are no images to segment.
+    """
     images, masks = [], list[tuple[str, MaskFacts]]()
     left_out: list[tuple[str, str]] = []
     unread: set[str] = set()
@@ -37,18 +41,29 @@ def read_study(folder: Path, sources: Iterable[str]) -> Study:
             continue
         if isinstance(facts, MaskFacts):
             masks.append((source, facts))
+        elif mask_folder is not None and source.startswith(f"{mask_folder}/"):
+            left_out.append((source, NO_MASK))
         else:
             images.append(facts)
     series, dropped = joined(images)
+    of_series, lost = _of_series(masks, series)
+    pairs = tuple((one, tuple(of_series[index])) for index, one in enumerate(series))
+    return Study(pairs, tuple(sorted([*left_out, *dropped, *lost])), frozenset(unread))
+
+
+def _of_series(
+    masks: Iterable[tuple[str, MaskFacts]], series: list[Series]
+) -> tuple[dict[int, list[DicomMask]], list[tuple[str, str]]]:
+    """Give the masks of each series, and those whose series is not here."""
     of_series: dict[int, list[DicomMask]] = defaultdict(list)
+    lost = []
     for source, facts in masks:
         found = _series_of(facts, series)
         if not found:
-            left_out.append((source, LOST))
+            lost.append((source, LOST))
         for index in found:
             of_series[index].append(DicomMask(source, facts.form, is_shared=len(found) > 1))
-    pairs = tuple((one, tuple(of_series[index])) for index, one in enumerate(series))
-    return Study(pairs, tuple(sorted([*left_out, *dropped])), frozenset(unread))
+    return of_series, lost
 
 
 def _series_of(facts: MaskFacts, series: list[Series]) -> list[int]:
