@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 from scipy import ndimage
 
@@ -117,8 +118,27 @@ FOLDERS = [
         ),
     ),
     ("cxr_lung_small", Expected(4, None, {"lungs": 4})),
-    needs("DICOM and DICOM SEG", "dicom_ct_seg", Expected(3, 1, {})),
-    needs("DICOM and DICOM SEG", "dicom_seg_small", Expected(4, 1, {})),
+    (
+        "dicom_ct_seg",
+        Expected(
+            3,
+            1,
+            {"Liver": 3, "GREEN": 1, "ORANGE": 1, "PURPLE": 3, "LIGHT_BLUE": 1, "DARK_BLUE": 1},
+        ),
+    ),
+    (
+        "dicom_seg_small",
+        Expected(
+            3,
+            1,
+            {"first segment": 3},
+            {
+                SMALL: 8,
+                NOTHING: 1,
+                "another mask of this image has the same object and instance": 6,
+            },
+        ),
+    ),
     needs("GIF", "drive_fundus", Expected(4, 4, {"retinal vessels": 4})),
     ("dsb2018_nuclei", Expected(12, None, {"nucleus": 187}, {SMALL: 8})),
     ("glas_histology", Expected(6, None, {"gland": 49}, {SMALL: 1})),
@@ -157,7 +177,7 @@ FOLDERS = [
     ("paper_6_pancreas_ct", Expected(11, 5, {"pancreas": 11})),
     ("ph2_dermoscopy", Expected(4, None, {"skin lesion": 4})),
     ("prostate_mr", Expected(7, 6, {"prostate": 7})),
-    needs("NRRD", "pyradiomics_nrrd", Expected(0, 2, {"tumour": 0})),
+    ("pyradiomics_nrrd", Expected(8, 2, {"tumour": 8}, {SMALL: 2, NOTHING: 38})),
     (
         "spinalcord_mr_nifti",
         Expected(
@@ -200,6 +220,7 @@ class Curated:
     def __init__(self, sample_set, out, name, *options):
         self.folder = sample_set / name.removesuffix("_outline")
         words = ["curate", self.folder, "--mapping", RECIPES / f"{name}.toml", "--out", out]
+        words += ["--key", out.with_name("key")]
         with pytest.raises(SystemExit) as raised:
             cli.main([str(word) for word in [*words, *options]])
         assert raised.value.code == 0
@@ -401,20 +422,29 @@ def test_cxr_masks_have_a_suffix(curated):
     )
 
 
-@_needs("DICOM and DICOM SEG")
 def test_dicom_segments_lie_on_their_slices(curated):
     """The liver of the SEG has the pixels of the liver in the NRRD label map."""
     corpus = curated("dicom_ct_seg")
+    path = corpus.folder / "masks_nrrd/liver_seg.nrrd"
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == 1
+    livers = {key[0][-4:]: mask for key, mask in corpus.masks.items() if key[1] == "Liver"}
 
-    assert "Liver" in {name.capitalize() for name in corpus.targets["object"]}
+    assert sorted(livers) == ["0000", "0001", "0002"]
+    for number, mask in livers.items():
+        assert np.array_equal(mask, expected[int(number)])
+    assert set(corpus.images["subject_source"]) == {"header"}
+    assert not corpus.images["source"].str.contains("ct_0|images").any()
 
 
-@_needs("DICOM and DICOM SEG")
 def test_small_dicom_segments_are_there(curated):
     """Binary, overlapping and fractional segmentations of one tiny series."""
     corpus = curated("dicom_seg_small", "--min-area", "0")
+    areas = corpus.targets.group_by("object").agg(pl.col("area_px").sort())
 
-    assert {"first segment", "second segment"} <= set(corpus.targets["object"])
+    assert dict(areas.iter_rows()) == {
+        "first segment": [16, 127, 255, 256],
+        "second segment": [4, 4, 4, 4],
+    }
 
 
 @_needs("GIF")
@@ -588,13 +618,16 @@ def test_prostate_zones_can_be_kept_apart(sample_set, tmp_path):
     assert dict(targets["object"].value_counts().iter_rows()) == {"zone A": 3, "zone B": 6}
 
 
-@_needs("NRRD")
 def test_pyradiomics_volumes_have_very_flat_voxels(curated):
     """Axes are x, y, z in the file; labels are 32-bit integers of 1."""
     corpus = curated("pyradiomics_nrrd")
+    path = corpus.folder / "masks/brain1_label.nrrd"
+    areas = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == 1).sum(axis=(1, 2))
+    brain = corpus.targets.filter(pl.col("image_id").str.contains("brain1"))
 
-    assert set(corpus.targets["object"]) == {"tumour"}
+    assert brain["area_px"].to_list() == areas[areas > 0].tolist()
     assert corpus.images["volume_id"].n_unique() == 2
+    assert set(corpus.images["spacing_slice_mm"].round(1)) == {6.5, 2.1}
 
 
 def test_sam_med2d_names_hold_underscores_and_one_image_has_no_mask(curated):

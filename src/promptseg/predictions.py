@@ -26,7 +26,7 @@ from promptseg.reader.folder import (
     pair,
     printable,
 )
-from promptseg.reader.frame import Labels, targets_of
+from promptseg.reader.frame_labels import Labels, targets_of
 from promptseg.reader.layer import MOST_SHOWN, Layer, besides, read_layer, some
 from promptseg.reader.table import find_table
 from promptseg.reader.vocabulary import Vocabulary, vocabulary

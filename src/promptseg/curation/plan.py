@@ -9,11 +9,12 @@ from promptseg.curation.settings import Curation
 from promptseg.division import parse_shares
 from promptseg.errors import DataError, pick
 from promptseg.reader.folder import Listing, MaskFile, printable
-from promptseg.reader.frame import PLANE_CHOICES, Reading, read_raw
+from promptseg.reader.frame_labels import read_raw
 from promptseg.reader.intensity import Intensity
 from promptseg.reader.labels import Naming, as_labels, naming_of, values_in
 from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
+from promptseg.reader.reading import PLANE_CHOICES, Reading
 from promptseg.reader.table import Found, Table, find_table
 
 
@@ -57,7 +58,7 @@ def plan_of(
 
     `settings` have the facts of the mapping file already.
     """
-    names = _names(settings)
+    names = _names(settings, listing)
     modality = (settings.modality or "").strip() or None
     bare = next((image.source for image in listing.images if image.modality is None), None)
     if modality is None and bare is not None:
@@ -96,10 +97,15 @@ def plan_of(
     )
 
 
-def _names(settings: Curation) -> Names:
-    """Settle what files are called; a key is read only where something is hashed."""
-    hashes = settings.names == "hash"
-    if not hashes:
+def _names(settings: Curation, listing: Listing) -> Names:
+    """Settle what files are called; a key is read only where something is hashed.
+
+    Names of DICOM files, and what their headers call a patient, are clinical: files are hashed if
+    nothing else is said, patients in any case.
+    """
+    is_clinical = any(image.series is not None for image in listing.images)
+    hashes = settings.names == "hash" or (settings.names is None and is_clinical)
+    if not (hashes or is_clinical):
         return Names()
     if settings.key is None:
         raise DataError("Names are hashed under a key. Say in which file it is, or is to be made.")
@@ -107,7 +113,10 @@ def _names(settings: Curation) -> Names:
 
 
 def _meaning_of_names(names: Names) -> str:
-    return f"hashed under the key {names.key_id}" if names.hashes else "as the files are called"
+    if names.hashes:
+        return f"hashed under the key {names.key_id}"
+    patients = "" if names.key is None else f"; patients hashed under the key {names.key_id}"
+    return f"as the files are called{patients}"
 
 
 def _folder_name(folder: Path, names: Names) -> str:
@@ -143,10 +152,10 @@ def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
     naming = Naming(nameless="", threshold=settings.threshold)
     seen: set[int] = set()
     for file in (file for image in listing.images for file in image.masks):
-        if file.is_one_object or _tells(file):
+        if file.is_one_object or file.dicom is not None or _tells(file):
             continue
         try:
-            raw = read_raw(folder / file.source)
+            raw = read_raw(folder / file.where)
             if raw.table is None:  # else the file says itself what it shows
                 seen.update(values_in(as_labels(raw, naming_of(file, naming))))
         except DataError:
@@ -174,8 +183,8 @@ def _pattern(
         raise DataError(
             f"--{what}-pattern {pattern!r} is no regular expression: {error}."
         ) from error
-    if not any(found_in(image.source, compiled, what) for image in listing.images):
-        example = "" if is_secret else f", such as {listing.images[0].source!r}"
+    if not any(found_in(image.where, compiled, what) for image in listing.images):
+        example = "" if is_secret else f", such as {listing.images[0].where!r}"
         sought = {"subject": "the patient"}.get(what, f"the {what}")
         raise DataError(
             f"--{what}-pattern {pattern!r} finds a {what} in no image's path{example}. "
@@ -188,7 +197,7 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     """Put into words how the corpus comes about."""
     threshold = settings.threshold
     rules = {
-        "masks": f"{listing.mask_folder}/" if listing.mask_folder else "none",
+        "masks": _where_masks_are(listing),
         "labels": printable(found.path.name) if found.path else "no table of labels",
         "label_values": _meaning_of_values(naming),
         "nameless_object": naming.nameless,
@@ -199,7 +208,7 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
         "intensity": _intensity(settings.intensity),
         "orientation": "pictures as stored (no EXIF); slices in radiological view of RAS+",
         "plane": settings.plane or "across the axis of the largest spacing, else axial",
-        "subject": settings.subject_pattern or "one per volume; unknown for pictures",
+        "subject": settings.subject_pattern or _whose(listing),
     }
     if settings.tile_px is not None:
         rules["tiles"] = f"images of more than {settings.tile_px} pixels a side, without overlap"
@@ -228,6 +237,18 @@ def _intensity(rule: Intensity | None) -> str:
         return "8 bits as stored; 16-bit grey kept; else min-max over image or volume"
     kept = "; 8-bit pictures as stored" if rule.spares_8_bits else ""
     return f"{rule.in_words}{kept}; 16-bit grey pictures kept with both ends"
+
+
+def _whose(listing: Listing) -> str:
+    is_clinical = any(image.series is not None for image in listing.images)
+    header = "what a DICOM header calls the patient, else " if is_clinical else ""
+    return f"{header}one per volume; unknown for pictures"
+
+
+def _where_masks_are(listing: Listing) -> str:
+    refers = any(mask.dicom for image in listing.images for mask in image.masks)
+    where = [f"{listing.mask_folder}/"] if listing.mask_folder else []
+    return ", ".join([*where, *(["what DICOM masks refer to"] if refers else [])]) or "none"
 
 
 def _meaning_of_values(naming: Naming) -> str:

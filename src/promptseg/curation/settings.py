@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptseg.reader.frame import PlaneChoice
 from promptseg.reader.intensity import Intensity
+from promptseg.reader.reading import PlaneChoice
 
 NamesOf = Literal["keep", "hash"]
 SplitBy = Literal["subject", "image"]

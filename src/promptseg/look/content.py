@@ -13,7 +13,7 @@ from promptseg.errors import DataError
 from promptseg.reader.channels import SUFFIXES, count_channels
 from promptseg.reader.drawn import filled
 from promptseg.reader.folder import is_volume
-from promptseg.reader.frame import read_raw
+from promptseg.reader.frame_labels import read_raw
 from promptseg.reader.image import RawMask, read_picture
 from promptseg.reader.labels import MAX_UNNAMED
 

@@ -12,6 +12,8 @@ from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
 from promptseg.reader.companion import companions
+from promptseg.reader.dicom.header import is_dicom
+from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.kind import Kind
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -29,6 +31,7 @@ MASK_WORDS = frozenset(
 ReadName = Callable[[str], tuple[str | None, int | None]]
 _BROKEN = "a broken link"
 OTHER_TYPE = "files of this type are not read"
+NO_IMAGE = "no image belongs to this mask by its name"
 _NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
 _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
 
@@ -37,12 +40,19 @@ _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a
 class MaskFile:
     """A mask file of one image, and what its name tells."""
 
-    source: str  # path below the folder
+    source: str  # path below the folder, or what stands for it
     object: str | None = None
     instance: int | None = None
     annotator: str | None = None
     kind: Kind | None = None  # what a mapping file says of it
     corner: tuple[int, int] | None = None  # (top, left): where a cropped mask lies in its image
+    path: str | None = None  # below the folder, where that is not `source`
+    dicom: DicomMask | None = None
+
+    @property
+    def where(self) -> str:
+        """Give the path below the folder."""
+        return self.path or self.source
 
     @property
     def is_one_object(self) -> bool:
@@ -54,12 +64,30 @@ class MaskFile:
 class ImageFile:
     """An image or volume with its mask files."""
 
-    source: str  # path below the folder
+    source: str  # path below the folder, or what stands for it
     key: str  # path below images/, without suffix and with _ for #
     masks: tuple[MaskFile, ...]
     lost_mask: bool = False  # a mask of it cannot be read, so that it may show more than they say
     modality: str | None = None  # where images of a folder differ
     subject: str | None = None  # where its name tells
+    series: Series | None = None  # of DICOM; then `source` is no path
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """List its files by their paths below the folder."""
+        if self.series is None:
+            return (self.source,)
+        return tuple(dict.fromkeys(one.path for one in self.series.slices))
+
+    @property
+    def where(self) -> str:
+        """Give the path of its first file."""
+        return self.paths[0]
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it has three axes in the patient's space."""
+        return is_volume(self.source) if self.series is None else self.series.affine is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +139,20 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
+    read_name = _instance_alone if one_object else parse_name
     if not (folder / "images").is_dir():
-        raise DataError(
-            f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
-            "with files of the same names."
-        )
+        return _scan_dicom(folder, read_name)
     images, left_out = files_below(folder, "images")
-    if not images:
-        kinds = ", ".join((*PICTURES, *VOLUMES))
-        raise DataError(
-            f"{folder / 'images'} holds no image. Expected are files ending in {kinds}."
-            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
-        )
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     masks, strange = files_below(folder, mask_folder) if mask_folder else ([], [])
+    dicom = _dicom_files(folder, [*left_out, *strange])
+    if not images and not dicom:
+        kinds = ", ".join((*PICTURES, *VOLUMES))
+        raise DataError(
+            f"{folder / 'images'} holds no image. Expected are DICOM, or files ending in {kinds}."
+            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
+        )
     by_key, doubles = images_by_key(images)
-    read_name = _instance_alone if one_object else parse_name
     claims, orphans = _claims(masks, by_key.keys())
     lost, _ = _claims((source for source, _ in strange), by_key.keys())
     lost_for_sure, _ = _claims((s for s, why in strange if why != OTHER_TYPE), by_key.keys())
@@ -140,7 +166,32 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     if unread and mask_folder is None:
         raise DataError(f"{folder / unread[0][0]} is a broken link, so that there are no masks.")
     left_out += [*doubles, *unread, *strange, *orphans, *misnamed]
-    return Listing(tuple(listed), tuple(left_out), mask_folder)
+    listing = Listing(tuple(listed), tuple(left_out), mask_folder)
+    return _with_dicom(folder, dicom, listing, read_name) if dicom else listing
+
+
+def _scan_dicom(folder: Path, read_name: ReadName) -> Listing:
+    """List a folder without images/: DICOM says itself what is an image and what a mask."""
+    known, others = files_below(folder, ".")
+    dicom = _dicom_files(folder, others)
+    if not dicom:
+        raise DataError(
+            f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
+            "with files of the same names, or DICOM files anywhere."
+        )
+    left_out = [(source, NO_IMAGE) for source in known]
+    return _with_dicom(folder, dicom, Listing((), (*others, *left_out), None), read_name)
+
+
+def _dicom_files(folder: Path, others: Iterable[tuple[str, str]]) -> list[str]:
+    """Find DICOM among the files whose names say nothing."""
+    return [s for s, why in others if why == OTHER_TYPE and is_dicom(folder / s)]
+
+
+def _with_dicom(folder: Path, dicom: list[str], listing: Listing, read_name: ReadName) -> Listing:
+    from promptseg.reader.dicom.listing import with_series  # which needs our words for images
+
+    return with_series(folder, dicom, listing, read_name)
 
 
 def pair(
@@ -189,7 +240,9 @@ def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str
         elif path.is_file():
             known.append(source)
     parts = companions(folder, known)
-    return known, [(source, why) for source, why in others if source not in parts]
+    others = [(source, why) for source, why in others if source not in parts]
+    first = "./" if name == "." else ""  # a first folder, as all paths have
+    return [first + source for source in known], [(first + source, why) for source, why in others]
 
 
 def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:
@@ -203,6 +256,8 @@ def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:
         return "links to folders are not followed" if path.is_symlink() else None
     if source != printable(source):
         return "its name is not in UTF-8"
+    if path.suffix.lower() == ".dcm" and not is_dicom(path):
+        return "it is no DICOM file: it has no preamble"
     is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES, *more))
     return None if is_known else OTHER_TYPE
 
@@ -228,7 +283,7 @@ def _claims(
     for source in masks:
         claim = _claim(source, keys)
         if claim is None:
-            orphans.append((source, "no image belongs to this mask by its name"))
+            orphans.append((source, NO_IMAGE))
         else:
             claims.setdefault(claim.key, []).append(claim)
     return claims, orphans
