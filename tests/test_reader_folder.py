@@ -124,7 +124,7 @@ def test_what_cannot_be_paired_is_listed_with_its_reason(tmp_path):
     folder = a_folder(
         tmp_path,
         *("images/1.png", "images/1.jpg", "images/notes.txt", "images/.DS_Store"),
-        *("masks/1.png", "masks/9.png", "masks/1.gif"),
+        *("masks/1.png", "masks/9.png", "masks/1.webp"),
     )
     listing = scan(folder)
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_paired_is_listed_with_its_reason(tmp_path):
     assert dict(listing.left_out) == {
         "images/1.png": "images/1.jpg has the same name but for its suffix (or # for _)",
         "images/notes.txt": "files of this type are not read",
-        "masks/1.gif": "files of this type are not read",
+        "masks/1.webp": "files of this type are not read",
         "masks/9.png": "no image belongs to this mask by its name",
     }
 
@@ -192,9 +192,9 @@ def test_a_folder_of_masks_that_is_a_broken_link_is_an_error_or_listed(tmp_path)
 @pytest.mark.parametrize(
     ("files", "lost"),
     [
-        (["masks/1.gif"], True),
+        (["masks/1.webp"], True),
         (["masks/1.txt", "masks/1.png"], False),
-        (["masks/2.gif"], False),
+        (["masks/2.webp"], False),
         ([], False),
     ],
 )

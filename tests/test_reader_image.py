@@ -150,21 +150,13 @@ def test_a_file_that_is_not_there_is_called_that(tmp_path):
         read_picture(tmp_path / "no.png")
 
 
-def test_a_decompression_bomb_is_refused_not_decoded(tmp_path, monkeypatch):
-    """PIL only warns between one and two times its limit; a file that large is refused."""
-    path = saved(tmp_path / "a.png", GREY)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+def test_colours_for_print_become_rgb_and_it_is_recorded(tmp_path):
+    """Print colours have no exact RGB: what was done is kept with the picture."""
+    Image.new("CMYK", (16, 16), (255, 0, 0, 51)).save(tmp_path / "a.tif")
+    picture = read_picture(tmp_path / "a.tif")
 
-    with pytest.raises(DataError, match="exceeds limit"):
-        read_picture(path)
-
-
-def test_cmyk_is_refused(tmp_path):
-    """Print colours have no exact RGB."""
-    Image.new("CMYK", (5, 7)).save(tmp_path / "a.jpg")
-
-    with pytest.raises(DataError, match="CMYK"):
-        read_picture(tmp_path / "a.jpg")
+    assert (picture.pixels == [0, 204, 204]).all()
+    assert (picture.rule, picture.lo, picture.hi) == ("cmyk to rgb", 0, 255)
 
 
 def test_masks_keep_their_values(tmp_path):

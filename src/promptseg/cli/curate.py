@@ -40,6 +40,15 @@ def curate(
     plane: Annotated[
         str | None, typer.Option(help="Cut volumes axial, coronal, sagittal or all.")
     ] = None,
+    every: Annotated[
+        int, typer.Option(help="Of stacks and videos, take every N-th frame only.", metavar="N")
+    ] = 1,
+    first_frame: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of the first frame's mask (VIDEO_0007.png): 0 or 1.", metavar="N"
+        ),
+    ] = None,
     min_area: Annotated[
         int, typer.Option(help="Leave out labels of at most this many pixels.")
     ] = 50,
@@ -55,7 +64,8 @@ def curate(
 
     Masks pair with images by name: one label map per image, or one file per object
     (IMAGE_liver.png), or a folder of files named like the image. NIfTI volumes are cut along their
-    main plane. What is left out is listed in the corpus, with the reason.
+    main plane; TIFF stacks, .npy arrays and videos give their frames (masks: a stack, or
+    VIDEO_0007.png for a frame). What is left out is listed in the corpus, with the reason.
 
     promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
     """
@@ -76,6 +86,8 @@ def curate(
         object_name=object_name,
         instances=instances,
         threshold=threshold,
+        every=every,
+        first_frame=first_frame,
     )
     info, drops = follow_curation(curate(source, out, settings))
     show_corpus(out, info, drops, as_json=as_json)

@@ -11,7 +11,8 @@ from promptseg.curation.plan import Plan, subject_in
 from promptseg.errors import DataError
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
-from promptseg.reader.frame import Frame, read_frames, targets_in
+from promptseg.reader.frame import Frame, targets_in
+from promptseg.reader.sequence import read_frames
 from promptseg.rows import DropRow, ImageRow, TargetRow, target_row
 
 NO_TARGET = "no target is left in it"

@@ -22,3 +22,5 @@ class Curation:
     object_name: str | None = None  # what a mask shows that says nothing itself
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold
+    every: int = 1  # of stacks and videos, the first frame and then every n-th
+    first_frame: int | None = None  # number of its mask: 0 or 1; else 0 where that occurs

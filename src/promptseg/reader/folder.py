@@ -12,7 +12,9 @@ from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+ARRAYS = (".npy", ".npz")
+VIDEOS = (".avi", ".mp4", ".mov", ".mkv")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", *ARRAYS, *VIDEOS)
 VOLUMES = (".nii.gz", ".nii")
 MASK_FOLDERS = ("masks", "labels")
 # words of a mask's file name that say that it is a mask, not of what
@@ -27,6 +29,9 @@ ReadName = Callable[[str], tuple[str | None, int | None]]
 _BROKEN = "a broken link"
 _OTHER_TYPE = "files of this type are not read"
 _NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
+_FRAME = r"(?:(?:frame|slice|page|image|img)[_-]?)?(?P<number>\d{1,9})"
+_FRAME_FIRST = re.compile(rf"{_FRAME}(?:[_-](?P<name>.*))?", re.IGNORECASE)
+_FRAME_LAST = re.compile(rf"(?P<name>.*)[_-]{_FRAME}", re.IGNORECASE)
 _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
 
 
@@ -75,6 +80,11 @@ class _Claim:
 def is_volume(source: str) -> bool:
     """Tell a volume file from a picture by its suffix."""
     return source.lower().endswith(VOLUMES)
+
+
+def is_video(source: str) -> bool:
+    """Tell a video from a picture by its suffix."""
+    return source.lower().endswith(VIDEOS)
 
 
 def printable(text: str) -> str:
@@ -270,6 +280,27 @@ def _numbered(group: list[tuple[MaskFile, bool]]) -> list[MaskFile]:
             file = replace(file, instance=number)
         files.append(file)
     return files
+
+
+def frame_file(key: str, file: MaskFile) -> tuple[MaskFile, int] | None:
+    """Read the name of a mask of one frame of a stack: its number, and what else it tells.
+
+    The number stands first or last beside the name of the stack, or is the name in a folder called
+    like it: `a_0007.png`, `a_liver_0007.png`, `a/0007.png`, `a/frame_0007.png`, `a/0007_liver.png`.
+    A file that a mapping gave, whatever it is called, has its instance for a number.
+    """
+    claim = _claim(file.source, {key})
+    if claim is None:
+        number = file.instance
+        return None if number is None else (replace(file, instance=None), number)
+    rest = without_words(claim.rest)
+    match = _FRAME_FIRST.fullmatch(rest) or _FRAME_LAST.fullmatch(rest)
+    if match is None:
+        return None
+    object_name, instance = parse_name(match["name"] or "")
+    if file.object is None:  # names tell no objects
+        object_name = None
+    return replace(file, object=object_name, instance=instance), int(match["number"])
 
 
 def _instance_alone(rest: str) -> tuple[None, int | None]:

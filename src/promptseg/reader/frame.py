@@ -30,7 +30,7 @@ from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
 NO_MASK = "none of its masks is usable"
-_EMPTY = "the mask is empty"
+EMPTY = "the mask is empty"
 PlaneChoice = Literal["axial", "coronal", "sagittal", "all"]
 
 
@@ -66,6 +66,8 @@ class Reading:
     plane: PlaneChoice | None = None
     spacing_yx_mm: tuple[float, float] | None = None
     keep_empty: bool = False
+    every: int = 1  # of a stack or a video, the first frame and then every n-th
+    first_frame: int | None = None  # the number of the first in names of masks; else what occurs
 
     def image_id(self, image: ImageFile) -> str:
         """Name the image of a file."""
@@ -83,11 +85,6 @@ def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]
     if not image.masks and not reading.keep_empty:
         raise DataError(NO_MASK if image.lost_mask else "no mask belongs to it by its name")
     return _slices(image, reading) if is_volume(image.source) else _picture(image, reading)
-
-
-def read_raw(path: Path) -> RawMask:
-    """Read the values of a mask file of any kind."""
-    return RawMask(read_volume(path).values()) if is_volume(path.name) else read_mask(path)
 
 
 def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
@@ -176,14 +173,15 @@ def _read_labels(
         try:
             if is_volume(file.source) != is_volume(image.source):
                 raise DataError("of this mask and its image one is a volume and one a picture")
-            values = as_labels(read(reading.folder / file.source), reading.naming)
+            raw = read(reading.folder / file.source)
+            values = as_labels(raw, reading.naming, one_object=file.is_one_object)
             present = values_in(values)
             entries, unknown = name_values(file, present, reading.naming)
         except DataError as error:
             drops.append(drop(object=file.object, reason=str(error)))
             continue
         if not present:
-            drops.append(drop(object=file.object, area_px=0, reason=_EMPTY))
+            drops.append(drop(object=file.object, area_px=0, reason=EMPTY))
         for value, reason in unknown:
             area = int(np.count_nonzero(values == value))
             drops.append(drop(object=f"label {value}", area_px=area, reason=reason))
@@ -197,7 +195,7 @@ def _are_all_empty(image: ImageFile, drops: list[DropRow]) -> bool:
     return (
         not image.lost_mask
         and len(drops) == len(image.masks)
-        and all(drop.reason == _EMPTY for drop in drops)
+        and all(drop.reason == EMPTY for drop in drops)
     )
 
 
