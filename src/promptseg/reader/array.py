@@ -9,9 +9,10 @@ import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Shaped
@@ -144,7 +145,7 @@ def arrays_in(path: Path) -> Members:
                 if member.compress_type not in _METHODS:
                     raise DataError("it is not packed as NumPy does")
                 with archive.open(member) as file:
-                    headers[name] = _header(cast(BinaryIO, file), member.file_size)
+                    headers[name] = _header(cast(BufferedIOBase, file), member.file_size)
     except DataError:
         raise
     except Exception as error:  # damaged and hostile files make decoders raise anything
@@ -187,7 +188,7 @@ def _mapped(path: Path) -> Shaped[np.ndarray, "*shape"]:
         raise unreadable(path, error) from error
 
 
-def _header(file: BinaryIO, size: int) -> _Header:
+def _header(file: BufferedIOBase, size: int) -> _Header:
     """Read the head of a `.npy` of `size` bytes, and refuse what it must not hold."""
     start = file.read(8)
     if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\x01", b"\x02", b"\x03"):

@@ -82,9 +82,7 @@ class FrameMasks:
     def _opened(self, file: MaskFile) -> Pages:
         if is_volume(file.source):
             raise DataError("it is a volume, and its image a stack of pictures")
-        pages = open_pages(self.reading.folder / file.source)
-        self._check_size(*pages.size)
-        return pages
+        return open_pages(self.reading.folder / file.source)
 
     def _check_size(self, height: int, width: int) -> None:
         if (height, width) != self.size:
@@ -99,6 +97,7 @@ class FrameMasks:
                 "a video cannot hold labels, as its coding changes them. "
                 "--threshold makes a mask of what lies above it"
             )
+        self._check_size(*pages.size)
         is_longer = of_image.cut_short is not None and pages.count > of_image.count
         if pages.count != of_image.count and not is_longer:
             raise DataError(f"it has {pages.count} pages, and its image {of_image.count} frames")
