@@ -3,7 +3,7 @@
 import pytest
 
 from promptseg.errors import DataError
-from promptseg.reader.folder import MaskFile, parse_name, scan
+from promptseg.reader.folder import MaskFile, frame_file, parse_name, scan
 
 
 def a_folder(tmp_path, *files):
@@ -203,3 +203,33 @@ def test_an_image_whose_only_mask_has_another_type_has_lost_it(tmp_path, files, 
     (image,) = scan(a_folder(tmp_path, "images/1.png", *files)).images
 
     assert image.lost_mask is lost
+
+
+@pytest.mark.parametrize(
+    ("source", "number", "object_name", "instance"),
+    [
+        ("masks/v_0007.png", 7, None, None),
+        ("masks/v_mask_7.png", 7, None, None),
+        ("masks/v-frame-007.png", 7, None, None),
+        ("masks/v_frame0007.png", 7, None, None),
+        ("masks/v/0007.png", 7, None, None),
+        ("masks/v/frame_0007.png", 7, None, None),
+        ("masks/v/v_0007.png", 7, None, None),
+        ("masks/v_liver_0007.png", 7, "liver", None),
+        ("masks/v/0007_liver.png", 7, "liver", None),
+        ("masks/v/0007_liver_2.png", 7, "liver", 2),
+        ("masks/v_0007_2.png", 7, None, 2),
+    ],
+)
+def test_the_name_of_a_frames_mask_tells_its_number(source, number, object_name, instance):
+    """The number first or last is the frame's; what is beside it is read as in other names."""
+    file = MaskFile(source, object_name, instance)
+
+    assert frame_file("v", file) == (file, number)
+
+
+def test_a_name_without_number_is_no_frames_mask():
+    """It is then that of the whole stack; a file that a mapping gave has its instance."""
+    assert frame_file("v", MaskFile("masks/v_liver.png", "liver")) is None
+    assert frame_file("v", MaskFile("masks/v.png")) is None
+    assert frame_file("v", MaskFile("masks/x.png", None, 3)) == (MaskFile("masks/x.png"), 3)

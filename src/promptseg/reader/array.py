@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from math import prod
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Shaped
@@ -21,9 +21,14 @@ from promptseg.errors import DataError
 from promptseg.reader.limits import MOST_BYTES, check_picture, check_stack, unreadable
 from promptseg.reader.pages import Page, Pages
 
+if TYPE_CHECKING:
+    _Arrays = Mapping[str, np.ndarray]
+else:  # checkers of types at run time would read an array to see what it is
+    _Arrays = Mapping
+
 _NUMBERS, _TEXT = "biuf", "SU"
 _MOST_MEMBERS, _MOST_HEADER = 1000, 10_000
-_MOST_DIRECTORY = 1 << 20
+_MOST_DIRECTORY, _AT_ONCE = 1 << 20, 1 << 24  # bytes
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -89,7 +94,7 @@ def pages_of(array: Shaped[np.ndarray, "*shape"]) -> Pages:
 
 
 @dataclass(frozen=True, slots=True)
-class Members(Mapping[str, np.ndarray]):
+class Members(_Arrays):
     """The arrays of a `.npz`, each read when it is asked for; all sizes have been checked."""
 
     path: Path
@@ -101,9 +106,12 @@ class Members(Mapping[str, np.ndarray]):
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
                 file.read(header.offset)
-                content = file.read(header.n_bytes)
+                content = np.empty(header.n_bytes, np.uint8)
+                for start in range(0, header.n_bytes, _AT_ONCE):
+                    part = file.read(min(_AT_ONCE, header.n_bytes - start))
+                    content[start : start + len(part)] = np.frombuffer(part, np.uint8)
                 file.read(1)  # the checksum is looked at when the end is reached
-            flat = np.frombuffer(content, header.dtype, prod(header.shape))
+            flat = content.view(header.dtype) if header.n_bytes else np.empty(0, header.dtype)
         except Exception as error:  # damaged and hostile files make decoders raise anything
             raise unreadable(self.path, error) from error
         return flat.reshape(header.shape, order="F" if header.is_fortran else "C")
@@ -172,6 +180,8 @@ def _mapped(path: Path) -> Shaped[np.ndarray, "*shape"]:
     try:
         with path.open("rb") as file:
             header = _header(file, path.stat().st_size)
+        if header.dtype.kind not in _NUMBERS:
+            raise DataError("it holds text; expected are numbers")
         if not prod(header.shape):
             return np.empty(header.shape, header.dtype)
         return np.memmap(
@@ -197,8 +207,12 @@ def _header(file: BufferedIOBase, size: int) -> _Header:
     length = struct.unpack(form, file.read(struct.calcsize(form)))[0]
     if length > _MOST_HEADER:
         raise DataError("it cannot be read: its head is too long")
-    facts = ast.literal_eval(file.read(length).decode("latin-1"))
-    dtype, shape = np.dtype(facts["descr"]), facts["shape"]
+    try:
+        facts = ast.literal_eval(file.read(length).decode("latin-1"))
+        dtype, shape = np.dtype(facts["descr"]), facts["shape"]
+        is_fortran = bool(facts["fortran_order"])
+    except Exception as error:  # it may hold anything but what it should
+        raise DataError("it cannot be read: its head is damaged") from error
     if dtype.kind not in _NUMBERS + _TEXT or dtype.subdtype is not None:
         raise DataError(
             "it holds Python objects, which are not unpickled"
@@ -208,7 +222,7 @@ def _header(file: BufferedIOBase, size: int) -> _Header:
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
         raise DataError("it cannot be read: its shape is none")
     offset = 8 + struct.calcsize(form) + length
-    header = _Header(shape, dtype, bool(facts["fortran_order"]), offset)
-    if dtype.itemsize and header.n_bytes + offset > size:
+    header = _Header(shape, dtype, is_fortran, offset)
+    if header.n_bytes + offset > size:
         raise DataError(f"it cannot be read: it ends before its {prod(shape)} values do")
     return header

@@ -6,9 +6,12 @@ pages and pages of petabytes are refused before anything is decoded.
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
+from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
@@ -18,7 +21,7 @@ from promptseg.reader.limits import MOST_BYTES, MOST_FRAMES, check_picture, too_
 from promptseg.reader.opencv import quiet
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile
+    from tifffile import TiffFile, TiffPage
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _DESCRIPTION, _SAMPLES, _PLANAR, _FORMAT = 270, 277, 284, 339
@@ -26,10 +29,13 @@ _DEFAULTS = {
     **dict.fromkeys((_SUBFILE, _WIDTH, _HEIGHT), 0),
     **dict.fromkeys((_COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR), 1),
 }
+_WANTED = {*_DEFAULTS, _BITS, _FORMAT, _DESCRIPTION}
 _BYTES_OF_TYPE = {1: ("B", 1), 2: ("B", 1), 3: ("H", 2), 4: ("I", 4), 16: ("Q", 8)}
 _MOST_VALUES, _MOST_ENTRIES = 1 << 16, 4096
 _GREY, _RGB, _PALETTE = (0, 1), 2, 3
 _UNSIGNED, _FLOAT = 1, 3
+_NONE, _DEFLATE = 1, (8, 32946)
+_AT_ONCE = 1 << 20  # bytes
 _NAMES = {5: "LZW", 6: "JPEG", 7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50000: "Zstandard"}
 
 
@@ -77,9 +83,9 @@ def directories(path: Path) -> list[Directory]:
         It is damaged, or holds channels, several sizes or too many pages.
     """
     try:
-        with path.open("rb") as file:
-            found = _walk(file)
-    except (OSError, struct.error, OverflowError) as error:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            found = _walk(content)
+    except (OSError, ValueError, struct.error) as error:
         raise DataError("it cannot be read: its directory of pages is damaged") from error
     pages = [page for page in found if not page.is_preview] or found[:1]
     for page in pages:
@@ -109,53 +115,57 @@ def _refuse_channels(description: str, n_pages: int) -> None:
         )
 
 
-def _walk(file: BinaryIO) -> list[Directory]:
-    start = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+def _walk(content: mmap) -> list[Directory]:
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
     if order is None:
-        raise OSError("no TIFF file")
-    is_big = struct.unpack(f"{order}H", start[2:4])[0] == 43
-    at = struct.unpack(f"{order}{'Q' if is_big else 'I'}", start[8:16] if is_big else start[4:8])[0]
+        raise ValueError("no TIFF file")
+    is_big = struct.unpack_from(f"{order}H", content, 2)[0] == 43
+    layout = _Layout(order, *(("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")))
+    at = struct.unpack_from(order + layout.offset, content, 8 if is_big else 4)[0]
     seen: set[int] = set()
     pages: list[Directory] = []
     while at and at not in seen:
         if len(pages) == MOST_FRAMES:
             raise too_many_frames()
         seen.add(at)
-        tags, at = _entries(file, at, order, is_big)
+        tags, at = _entries(content, at, layout)
         pages.append(_directory(len(pages), order, tags))
     if not pages:
-        raise OSError("no page")
+        raise ValueError("no page")
     return pages
 
 
-def _entries(
-    file: BinaryIO, at: int, order: str, is_big: bool
-) -> tuple[dict[int, tuple[int, ...]], int]:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a TIFF file writes its directories, in the letters of `struct`."""
+
+    order: str
+    count: str
+    entry: str
+    offset: str
+
+
+def _entries(content: mmap, at: int, layout: _Layout) -> tuple[dict[int, tuple[int, ...]], int]:
     """Read the entries of one directory that matter, and where the next one is."""
-    count_form, entry_form, next_form = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")
-    file.seek(at)
-    count = struct.unpack(order + count_form, file.read(struct.calcsize(order + count_form)))[0]
+    count = struct.unpack_from(layout.order + layout.count, content, at)[0]
     if count > _MOST_ENTRIES:
-        raise OSError("too many entries")
-    size = struct.calcsize(order + entry_form)
-    content = file.read(count * size + struct.calcsize(order + next_form))
-    end = struct.unpack_from(order + next_form, content, count * size)[0]
-    wanted = {*_DEFAULTS, _BITS, _FORMAT, _DESCRIPTION}
+        raise ValueError("too many entries")
+    at += struct.calcsize(layout.order + layout.count)
+    entry = struct.Struct(layout.order + layout.entry)
+    end = struct.unpack_from(layout.order + layout.offset, content, at + count * entry.size)[0]
     tags = {}
-    for i in range(count):
-        tag, kind, n, inline = struct.unpack_from(order + entry_form, content, i * size)
-        if tag in wanted and kind in _BYTES_OF_TYPE and n:
-            tags[tag] = _values(file, order, kind, min(n, _MOST_VALUES), inline)
+    for tag, kind, n, inline in entry.iter_unpack(content[at : at + count * entry.size]):
+        if tag in _WANTED and kind in _BYTES_OF_TYPE and n:
+            tags[tag] = _values(content, layout.order, kind, min(n, _MOST_VALUES), inline)
     return tags, end
 
 
-def _values(file: BinaryIO, order: str, kind: int, n: int, inline: bytes) -> tuple[int, ...]:
+def _values(content: mmap, order: str, kind: int, n: int, inline: bytes) -> tuple[int, ...]:
     letter, size = _BYTES_OF_TYPE[kind]
-    if n * size > len(inline):
-        file.seek(int.from_bytes(inline, "little" if order == "<" else "big"))
-        inline = file.read(n * size)
-    return struct.unpack_from(f"{order}{n}{letter}", inline)
+    if n * size <= len(inline):
+        return struct.unpack_from(f"{order}{n}{letter}", inline)
+    start = int.from_bytes(inline, "little" if order == "<" else "big")
+    return struct.unpack(f"{order}{n}{letter}", content[start : start + n * size])
 
 
 def _directory(index: int, order: str, tags: dict[int, tuple[int, ...]]) -> Directory:
@@ -179,21 +189,42 @@ def _directory(index: int, order: str, tags: dict[int, tuple[int, ...]]) -> Dire
 def read_deep(file: "TiffFile", page: Directory, path: Path) -> Shaped[np.ndarray, "h w *channels"]:
     """Read pixels of more bits than PIL keeps: 16-bit colours, signed integers, doubles.
 
-    Compressions that tifffile leaves to another package (LZW, JPEG) are read by OpenCV.
+    tifffile reads what is not packed or packed by deflate, OpenCV all else.
     """
-    try:
-        whole = file.pages[page.index]
-        flat = np.asarray(whole.asarray())
+    if page.compression in (_NONE, *_DEFLATE):
+        whole = file.pages[page.index].aspage()
+        _check_segments(whole, page, path.stat().st_size)
         separate, _, height, width, together = whole.shaped
-        layers = flat.reshape(separate, height, width, together)
+        layers = np.asarray(whole.asarray()).reshape(separate, height, width, together)
         pixels = np.moveaxis(layers, 0, -1).reshape(height, width, -1)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
+    else:
         pixels = _by_opencv(path, page)
     if page.photometric == 0 and np.issubdtype(pixels.dtype, np.unsignedinteger):
         pixels = np.iinfo(pixels.dtype).max - pixels
     return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _check_segments(whole: "TiffPage", page: Directory, size: int) -> None:
+    """Refuse strips and tiles that are not in the file, or unpack to more than they should.
+
+    tifffile unpacks them however large they become, so each is unpacked twice, here piece by piece.
+    """
+    expected = prod(whole.chunks) * max(page.bits) // 8
+    if expected > MOST_BYTES:
+        raise DataError("its tiles are larger than a picture may be")
+    for offset, count in zip(whole.dataoffsets, whole.databytecounts, strict=True):
+        if offset + count > size:
+            raise DataError("it cannot be read: it ends before its pixels do")
+        if page.compression not in _DEFLATE:
+            continue
+        whole.parent.filehandle.seek(offset)
+        packed = whole.parent.filehandle.read(count)
+        unpacker, n_bytes = zlib.decompressobj(), 0
+        while packed and n_bytes <= expected:
+            n_bytes += len(unpacker.decompress(packed, _AT_ONCE))
+            packed = unpacker.unconsumed_tail
+        if n_bytes > expected:
+            raise DataError("its pixels unpack to more than it declares")
 
 
 def _by_opencv(path: Path, page: Directory) -> Shaped[np.ndarray, "h w channels"]:
