@@ -14,7 +14,8 @@ from promptseg.errors import DataError
 
 ARRAYS = (".npy", ".npz")
 VIDEOS = (".avi", ".mp4", ".mov", ".mkv")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", *ARRAYS, *VIDEOS)
+RASTERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+PICTURES = (*RASTERS, *ARRAYS, *VIDEOS)
 VOLUMES = (".nii.gz", ".nii")
 MASK_FOLDERS = ("masks", "labels")
 # words of a mask's file name that say that it is a mask, not of what
@@ -180,21 +181,23 @@ def _is_broken(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
+def files_below(
+    folder: Path, name: str, pictures: tuple[str, ...] = PICTURES
+) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
     for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()
         if path.name.startswith("."):
             continue  # files of the operating system
-        if reason := _why_not(path, source):
+        if reason := _why_not(path, source, (*pictures, *VOLUMES)):
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
     return known, others
 
 
-def _why_not(path: Path, source: str) -> str | None:
+def _why_not(path: Path, source: str, suffixes: tuple[str, ...]) -> str | None:
     """Say why a file is not read; None for a good one and for a plain folder."""
     if _is_broken(path):
         return _BROKEN
@@ -202,7 +205,7 @@ def _why_not(path: Path, source: str) -> str | None:
         return "links to folders are not followed" if path.is_symlink() else None
     if source != printable(source):
         return "its name is not in UTF-8"
-    is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES))
+    is_known = path.is_file() and source.lower().endswith(suffixes)
     return None if is_known else _OTHER_TYPE
 
 
