@@ -25,16 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 RECIPES = Path(__file__).parents[1] / "recipes/sample_set"
 
 
-def needs(what, *values):
-    """Mark a folder whose format is not read yet."""
-    mark = pytest.mark.xfail(strict=True, reason=f"needs {what}")
-    return pytest.param(*values, marks=mark)
-
-
-def _needs(what):
-    return pytest.mark.xfail(strict=True, reason=f"needs {what}")
-
-
 @dataclass(frozen=True)
 class Expected:
     """What a folder holds: images, subjects (None: unknown), and targets by object."""
@@ -139,7 +129,7 @@ FOLDERS = [
             },
         ),
     ),
-    needs("GIF", "drive_fundus", Expected(4, 4, {"retinal vessels": 4})),
+    ("drive_fundus", Expected(4, 4, {"retinal vessels": 4})),
     ("dsb2018_nuclei", Expected(12, None, {"nucleus": 187}, {SMALL: 8})),
     ("glas_histology", Expected(6, None, {"gland": 49}, {SMALL: 1})),
     ("hc18_us", Expected(7, 7, {"fetal head": 7})),
@@ -149,8 +139,7 @@ FOLDERS = [
     ),
     ("isbi2012_em_membrane", Expected(5, 1, {"cell interior": 5})),
     ("kvasir_seg_endoscopy", Expected(3, None, {"polyp": 3})),
-    needs(
-        "npy",
+    (
         "medscribble_npy",
         Expected(
             15,
@@ -447,7 +436,6 @@ def test_small_dicom_segments_are_there(curated):
     }
 
 
-@_needs("GIF")
 def test_drive_gif_masks_need_their_palette_and_the_field_of_view_is_none(curated):
     """Vessels cover about a tenth; files in `fov/` are no masks and no drops."""
     corpus = curated("drive_fundus")
@@ -512,7 +500,6 @@ def test_kvasir_jpeg_masks_are_thresholded(curated):
         assert np.array_equal(mask, values > 127)
 
 
-@_needs("npy")
 def test_medscribble_masks_are_soft(curated):
     """Values between 0 and 1 are cut at 0.5; objects and modalities are told by names."""
     corpus = curated("medscribble_npy")

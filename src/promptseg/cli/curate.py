@@ -75,6 +75,15 @@ def curate(
     tile: Annotated[
         int | None, typer.Option(min=16, help="Cut images of more pixels a side into tiles.")
     ] = None,
+    every: Annotated[
+        int, typer.Option(help="Of stacks and videos, take every N-th frame only.", metavar="N")
+    ] = 1,
+    first_frame: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of the first frame's mask (VIDEO_0007.png): 0 or 1.", metavar="N"
+        ),
+    ] = None,
     min_area: Annotated[
         int, typer.Option(help="Leave out labels of at most this many pixels.")
     ] = 50,
@@ -158,9 +167,10 @@ def curate(
 
     Masks pair with images by name: one label map per image, or one file per object
     (IMAGE_liver.png), or a folder of files named like the image. DICOM (with SEG and RTSTRUCT)
-    pairs by itself. Volumes (also NIfTI, NRRD, MetaImage, Analyze) are cut along their main plane.
-    Where names do not tell, a mapping file does, which --look proposes. What is left out is listed
-    in the corpus, with the reason.
+    pairs by itself. Volumes (also NIfTI, NRRD, MetaImage, Analyze) are cut along their main plane;
+    TIFF stacks, .npy arrays and videos give their frames (masks: a stack, or VIDEO_0007.png for a
+    frame). Where names do not tell, a mapping file does, which --look proposes. What is left out is
+    listed in the corpus, with the reason.
 
     promptseg curate heart/ --look --out look/
 
@@ -202,6 +212,8 @@ def curate(
         allow_leaks=tuple(allow_leak or ()),
         names=None if names is None else pick(words(NamesOf), names, "names"),
         key=key or Path(typer.get_app_dir("promptseg")) / "key",
+        every=every,
+        first_frame=first_frame,
     )
     steps = curate(
         source,

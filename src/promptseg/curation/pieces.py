@@ -11,7 +11,8 @@ from promptseg.errors import DataError
 from promptseg.likeness import Look, look_of
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
-from promptseg.reader.frame import Frame, read_frames, targets_in
+from promptseg.reader.frame import Frame, targets_in
+from promptseg.reader.frames import read_frames
 from promptseg.reader.tile import tiles
 from promptseg.rows import DropRow, ImageRow, TargetRow, target_row
 

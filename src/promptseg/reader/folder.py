@@ -5,8 +5,7 @@ the image whose stem begins its own (`1_liver_2.png`: the object "liver", instan
 or to the image that is called like a folder it lies in (`masks/1/nucleus_07.png`).
 """
 
-import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -15,25 +14,18 @@ from promptseg.reader.companion import companions
 from promptseg.reader.dicom.header import is_dicom
 from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.kind import Kind
+from promptseg.reader.mask_name import ReadName, instance_alone, parse_frame, parse_name
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+ARRAYS = (".npy", ".npz")
+VIDEOS = (".avi", ".mp4", ".mov", ".mkv")
+RASTERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+PICTURES = (*RASTERS, *ARRAYS, *VIDEOS)
 # .hdr is read with the .img beside it
 VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 MASK_FOLDERS = ("masks", "labels")
-# words of a mask's file name that say that it is a mask, not of what
-MASK_WORDS = frozenset(
-    {
-        *("mask", "masks", "seg", "segmentation", "label", "labels", "labeled"),
-        *("gt", "groundtruth", "annotation", "manual"),
-    }
-)
-# from what a mask's name says beyond its image's to object and instance
-ReadName = Callable[[str], tuple[str | None, int | None]]
 _BROKEN = "a broken link"
 OTHER_TYPE = "files of this type are not read"
 NO_IMAGE = "no image belongs to this mask by its name"
-_NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
-_HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +104,11 @@ def is_volume(source: str) -> bool:
     return source.lower().endswith(VOLUMES)
 
 
+def is_video(source: str) -> bool:
+    """Tell a video from a picture by its suffix."""
+    return source.lower().endswith(VIDEOS)
+
+
 def printable(text: str) -> str:
     r"""Write what a file's name has beside UTF-8 as escapes (`\udce9`): nothing else stores it."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -139,7 +136,7 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    read_name = _instance_alone if one_object else parse_name
+    read_name = instance_alone if one_object else parse_name
     if not (folder / "images").is_dir():
         return _scan_dicom(folder, read_name)
     images, left_out = files_below(folder, "images")
@@ -228,14 +225,16 @@ def _is_broken(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
+def files_below(
+    folder: Path, name: str, pictures: tuple[str, ...] = PICTURES
+) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
     for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()
         if path.name.startswith("."):
             continue  # files of the operating system
-        if reason := why_not(path, source):
+        if reason := why_not(path, source, pictures):
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
@@ -245,11 +244,8 @@ def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str
     return [first + source for source in known], [(first + source, why) for source, why in others]
 
 
-def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:
-    """Say why a file is not read; None for a good one and for a plain folder.
-
-    `more` are suffixes that are read beside those of pictures and volumes.
-    """
+def why_not(path: Path, source: str, pictures: tuple[str, ...] = PICTURES) -> str | None:
+    """Say why a file is not read; None for a good one and for a plain folder."""
     if _is_broken(path):
         return _BROKEN
     if path.is_dir():
@@ -258,7 +254,7 @@ def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:
         return "its name is not in UTF-8"
     if path.suffix.lower() == ".dcm" and not is_dicom(path):
         return "it is no DICOM file: it has no preamble"
-    is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES, *more))
+    is_known = path.is_file() and source.lower().endswith((*pictures, *VOLUMES))
     return None if is_known else OTHER_TYPE
 
 
@@ -339,33 +335,21 @@ def _numbered(group: list[tuple[MaskFile, bool]]) -> list[MaskFile]:
     return files
 
 
-def _instance_alone(rest: str) -> tuple[None, int | None]:
-    """Read a name that tells no object."""
-    return None, parse_name(rest)[1]
+def frame_file(key: str, file: MaskFile) -> tuple[MaskFile, int] | None:
+    """Read the name of a mask of one frame of a stack: its number, and what else it tells.
 
-
-def parse_name(rest: str) -> tuple[str | None, int | None]:
-    """Read object and instance from what a mask's name says beyond its image's.
-
-    Examples
-    --------
-    >>> parse_name("_rib_left_9_000")
-    ('rib_left_9', 0)
-    >>> parse_name("_mask_1")
-    (None, 1)
+    The number stands first or last beside the name of the stack, or is the name in a folder called
+    like it: `a_0007.png`, `a_liver_0007.png`, `a/0007.png`, `a/frame_0007.png`, `a/0007_liver.png`.
+    Of a file that a mapping gave, and that is not called like that, the instance is the number.
     """
-    rest = without_words(rest)
-    match = _NUMBER.fullmatch(rest)
-    number = int(match["number"]) if match else None
-    name = without_words(match["name"] or "") if match else rest
-    return (None if not name or _HASH.fullmatch(name) else name), number
-
-
-def without_words(name: str, words: Collection[str] = MASK_WORDS) -> str:
-    """Cut words, by default those that say "mask", and separators off both ends of a name."""
-    parts = re.split(r"([_-]+)", name.strip("_- "))
-    while parts and parts[0].lower() in words:
-        parts = parts[2:]
-    while parts and parts[-1].lower() in words:
-        parts = parts[:-2]
-    return "".join(parts)
+    claim = _claim(file.source, {key})
+    frame = None if claim is None else parse_frame(claim.rest)
+    if claim is None or file.kind is not None:  # the mapping says what it shows
+        number = file.instance if frame is None else frame[1]
+        return None if number is None else (replace(file, instance=None), number)
+    if frame is None:
+        return None
+    object_name, instance = parse_name(frame[0])
+    if file.object is None:  # names tell no objects
+        object_name = None
+    return replace(file, object=object_name, instance=instance), frame[1]

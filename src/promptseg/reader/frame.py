@@ -1,7 +1,8 @@
-"""Frames: the 2D images of a file, each with the label arrays that lie on it.
+"""Frames: 2D images, each with the label arrays that lie on it.
 
 A picture gives one frame, a volume one for every slice of the planes it is cut along. Masks that
-do not fit come as drops with their reason, and the rest goes on.
+do not fit come as drops with their reason, and the rest goes on. `promptseg.reader.frames` gives
+those of any file.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 
 from promptseg.errors import DataError
 from promptseg.reader import volume as volumes
-from promptseg.reader.files import read_volume
 from promptseg.reader.folder import ImageFile
 from promptseg.reader.frame_labels import (
     NO_MASK,
@@ -17,11 +17,11 @@ from promptseg.reader.frame_labels import (
     are_all_empty,
     read_labels,
     reader_on_picture,
-    reader_on_volume,
     targets_of,
 )
-from promptseg.reader.image import Picture, read_pixels
+from promptseg.reader.image import Picture, only_page
 from promptseg.reader.intensity import MIN_MAX, shaded, shades_of_slice, shades_of_volume
+from promptseg.reader.pages import Pages
 from promptseg.reader.reading import PlaneChoice, Reading
 from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
@@ -52,25 +52,9 @@ class Frame:
     notes: tuple[str, ...] = ()  # what was done to it beyond the rules, and what to look at
 
 
-def read_frames(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
-    """Read one file of images with its masks.
-
-    Raises
-    ------
-    DataError
-        The file is of no use: it cannot be read, or no mask belongs to it.
-    """
-    if not image.masks and not reading.keep_empty:
-        raise DataError(NO_MASK if image.lost_mask else "no mask belongs to it by its name")
-    if image.series is not None:
-        from promptseg.reader.dicom.frames import read_series_frames  # which makes these frames
-
-        return read_series_frames(image, image.series, reading)
-    return _slices(image, reading) if image.is_volume else _picture(image, reading)
-
-
-def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
-    picture = shaded(read_pixels(reading.folder / image.source), reading.intensity)
+def frame_of_picture(image: ImageFile, pages: Pages, reading: Reading) -> Iterator[Frame | DropRow]:
+    """Give a picture with its masks; raises DataError as `promptseg.reader.frames.read_frames`."""
+    picture = shaded(only_page(pages, as_mask=False), reading.intensity)
     height, width = picture.pixels.shape[:2]
     read = reader_on_picture(reading.folder, height, width)
     labels, drops = read_labels(image, image.masks, reading, read)
@@ -84,13 +68,6 @@ def _picture(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
         labels=labels,
         spacing_yx_mm=reading.spacing_yx_mm,
     )
-
-
-def _slices(image: ImageFile, reading: Reading) -> Iterator[Frame | DropRow]:
-    volume = read_volume(reading.folder / image.source)
-    read = reader_on_volume(reading.folder, volume)
-    labels, drops = read_labels(image, image.masks, reading, read)
-    yield from frames_of_volume(image, reading, volume, labels, drops)
 
 
 def frames_of_volume(

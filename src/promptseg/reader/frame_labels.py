@@ -17,9 +17,10 @@ from promptseg.reader.channels import channels_of
 from promptseg.reader.drawn import filled, placed
 from promptseg.reader.files import read_label_volumes
 from promptseg.reader.folder import ImageFile, MaskFile, is_volume
-from promptseg.reader.image import RawMask, read_mask
+from promptseg.reader.image import RawMask, mask_of, read_mask
 from promptseg.reader.labels import (
     Entry,
+    Naming,
     as_labels,
     name_values,
     naming_of,
@@ -29,6 +30,7 @@ from promptseg.reader.labels import (
 from promptseg.reader.part import Part, cropped
 from promptseg.reader.reading import Reading
 from promptseg.reader.regrid import other_grid, regrid
+from promptseg.reader.stack import open_pages
 from promptseg.rows import DropRow
 from promptseg.sample import Target
 
@@ -61,12 +63,18 @@ class Labels:
         return replace(self, values=part.values, part=part)
 
 
+def raw_pages(path: Path) -> Iterator[RawMask]:
+    """Read the values of a mask file of any kind, page by page; raises DataError."""
+    if is_volume(path.name):
+        for named in read_label_volumes(path):
+            yield RawMask(named.volume.values(), table=named.table)
+    else:
+        yield from (mask_of(page) for _, page in open_pages(path).read(True, 1))
+
+
 def read_raw(path: Path) -> RawMask:
-    """Read the values of a mask file of any kind."""
-    if not is_volume(path.name):
-        return read_mask(path)
-    first = read_label_volumes(path)[0]
-    return RawMask(first.volume.values(), table=first.table)
+    """Read the values of a mask file of any kind but a stack; raises DataError."""
+    return next(raw_pages(path)) if is_volume(path.name) else read_mask(path)
 
 
 def reader_on_picture(folder: Path, height: int, width: int) -> ReadMasks:
@@ -104,9 +112,17 @@ def reader_on_volume(folder: Path, volume: volumes.Volume) -> ReadMasks:
 
 
 def read_labels(
-    image: ImageFile, files: Iterable[MaskFile], reading: Reading, read: ReadMasks
+    image: ImageFile,
+    files: Iterable[MaskFile],
+    reading: Reading,
+    read: ReadMasks,
+    image_id: str | None = None,
 ) -> tuple[tuple[Labels, ...], list[DropRow]]:
-    """Read masks of an image and name what they hold."""
+    """Read masks of an image and name what they hold.
+
+    `image_id` is the one of drops; else it is the image's own.
+    """
+    image_id = image_id or reading.image_id(image)
     pieces: list[Labels | DropRow] = []
     for file in files:
         try:
@@ -114,9 +130,9 @@ def read_labels(
             if not is_stack and is_volume(file.where) != image.is_volume:
                 raise DataError("of this mask and its image one is a volume and one a picture")
             for part, raw in read(file):
-                pieces += _named(part, raw, image, reading)
+                pieces += _named(part, raw, image_id, reading.naming)
         except DataError as error:
-            pieces.append(_drop(file, image, reading, reason=str(error)))
+            pieces.append(drop(file, image_id, reason=str(error)))
     labels = tuple(piece for piece in pieces if isinstance(piece, Labels))
     return labels, [piece for piece in pieces if isinstance(piece, DropRow)]
 
@@ -147,12 +163,11 @@ def _name(entry: Entry, annotator: str | None) -> str:
     return f"{name}{instance}" + ("" if annotator is None else f"@{annotator.replace('#', '_')}")
 
 
-def _drop(
-    file: MaskFile, image: ImageFile, reading: Reading, *, reason: str, area_px: int | None = None
-) -> DropRow:
+def drop(file: MaskFile, image_id: str, *, reason: str, area_px: int | None = None) -> DropRow:
+    """Leave out a mask file, or a part of it."""
     return DropRow(
         source=file.source,
-        image_id=reading.image_id(image),
+        image_id=image_id,
         object=file.object,
         instance=file.instance,
         area_px=area_px,
@@ -161,26 +176,26 @@ def _drop(
 
 
 def _named(
-    file: MaskFile, raw: RawMask, image: ImageFile, reading: Reading
+    file: MaskFile, raw: RawMask, image_id: str, naming: Naming
 ) -> Iterator[Labels | DropRow]:
     """Name what one mask holds; raises DataError where its values are no labels."""
-    naming = naming_of(file, reading.naming)
+    naming = naming_of(file, naming)
     if raw.table is not None:  # the file says more than its name, and than what is said of all
         file = replace(file, object=None, instance=None)
         naming = replace(naming, table=raw.table, instances=False, threshold=None)
-    values, naming = shown_zero(as_labels(raw, naming), naming)
+    values, naming = shown_zero(as_labels(raw, naming, one_object=file.is_one_object), naming)
     is_outline = file.kind is not None and file.kind.outline
     for layer in filled(values, instances=naming.instances) if is_outline else [values]:
         present = values_in(layer)
         entries, unknown = name_values(file, present, naming)
         if not present:
-            yield _drop(file, image, reading, area_px=0, reason=EMPTY)
+            yield drop(file, image_id, area_px=0, reason=EMPTY)
         for value, reason in unknown:
             area = int(np.count_nonzero(layer == value))
-            drop = _drop(file, image, reading, area_px=area, reason=reason)
-            yield replace(drop, object=f"label {value}")
+            lost = drop(file, image_id, area_px=area, reason=reason)
+            yield replace(lost, object=f"label {value}")
         if entries:
-            yield from _fitted(file, raw, layer, entries, image, reading)
+            yield from _fitted(file, raw, layer, entries, image_id)
 
 
 def _fitted(
@@ -188,16 +203,15 @@ def _fitted(
     raw: RawMask,
     values: Integer[np.ndarray, "*space"],
     entries: Sequence[Entry],
-    image: ImageFile,
-    reading: Reading,
+    image_id: str,
 ) -> Iterator[Labels | DropRow]:
     """Bring labels to the grid of their image, and tell what of them lies outside."""
     if raw.fit is not None:
         fitted = raw.fit(values)
         for entry in entries:
             if loss := fitted.loss(entry.values):
-                drop = _drop(file, image, reading, area_px=loss[0], reason=loss[1])
-                yield replace(drop, object=entry.object, instance=entry.instance)
+                lost = drop(file, image_id, area_px=loss[0], reason=loss[1])
+                yield replace(lost, object=entry.object, instance=entry.instance)
         values = fitted.values
     labels = Labels(
         file.source, values, tuple(entries), file.annotator, regridded=raw.fit is not None

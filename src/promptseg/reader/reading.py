@@ -25,6 +25,8 @@ class Reading:
     keep_empty: bool = False
     names: Names = field(default_factory=Names)
     intensity: Intensity | None = None  # None: the study's rule
+    every: int = 1  # of a stack or a video, the first frame and then every n-th
+    first_frame: int | None = None  # the number of the first in names of masks; else what occurs
 
     def image_id(self, image: ImageFile) -> str:
         """Name the image of a file."""

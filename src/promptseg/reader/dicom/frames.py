@@ -26,7 +26,7 @@ from promptseg.reader.frame_labels import (
     reader_on_picture,
     reader_on_volume,
 )
-from promptseg.reader.image import Picture, RawMask
+from promptseg.reader.image import Picture, RawMask, kept_or_scaled
 from promptseg.reader.intensity import (
     MIN_MAX,
     Intensity,
@@ -35,6 +35,8 @@ from promptseg.reader.intensity import (
     shades_of_slice,
     shades_of_volume,
 )
+from promptseg.reader.pages import Page, Pages
+from promptseg.reader.painter import painter
 from promptseg.reader.reading import Reading
 from promptseg.reader.volume import Volume, grid, oriented
 from promptseg.rows import DropRow
@@ -151,6 +153,8 @@ def _stack(
     name = reading.image_id(image)
     count = len(series.slices)
     for index, paint in enumerate(_pictures(series, reading)):
+        if index % reading.every:
+            continue
         place = _place(name, index, count) if count > 1 else None
         image_id = f"{name}/{_PLANE}/{index:04d}" if place else name
         try:
@@ -184,8 +188,14 @@ def _place(name: str, index: int, count: int) -> Place:
 def _pictures(series: Series, reading: Reading) -> Iterator[Callable[[], Picture]]:
     """Give for each picture what brings it to the form that a corpus keeps."""
     if is_streamed(series):
-        for pixels in stream(reading.folder, series):
-            yield partial(shaded, pixels, reading.intensity)
+        pages = _pages(series, reading)
+        paint = (
+            painter(pages, reading.intensity, reading.every)
+            if pages.is_stack
+            else partial(shaded, rule=reading.intensity)
+        )
+        for _, page in pages.read(False, 1):
+            yield partial(paint, page)
         return
     volume, _ = read_series(reading.folder, series)
     rule = reading.intensity or MIN_MAX
@@ -193,6 +203,18 @@ def _pictures(series: Series, reading: Reading) -> Iterator[Callable[[], Picture
     for index in range(len(series.slices)):
         values = np.ascontiguousarray(volume.scaled(volume.voxels[:, :, index].T))
         yield partial(_shown, values, volume, shades, rule)
+
+
+def _pages(series: Series, reading: Reading) -> Pages:
+    """Take a series of 8 bits for the pages of a stack."""
+
+    def read(as_mask: bool, every: int) -> Iterator[tuple[int, Page]]:
+        for index, pixels in enumerate(stream(reading.folder, series)):
+            if index % every == 0:
+                yield index, Page(pixels)
+
+    count, height, width = series.shape
+    return Pages(count=count, size=(height, width), read=read)
 
 
 def _shown(
@@ -207,5 +229,5 @@ def _shown(
     is_whole = float(volume.slope).is_integer() and float(volume.intercept).is_integer()
     is_kept = is_whole and np.issubdtype(volume.voxels.dtype, np.integer) and shades.rule != "none"
     if is_kept and values.min() >= 0 and values.max() < 2**16:
-        return Picture(values.astype(np.uint16), shades.rule, shades.lo, shades.hi)
+        return kept_or_scaled(values.astype(np.uint16), shades.rule, shades.lo, shades.hi)
     return shades.picture(values)

@@ -18,12 +18,12 @@ from promptseg.reader.folder import (
     ImageFile,
     Listing,
     MaskFile,
-    ReadName,
     image_key,
     is_volume,
     mask_files,
     pair,
 )
+from promptseg.reader.mask_name import ReadName
 
 
 def with_series(
