@@ -1,10 +1,13 @@
 """Fixtures of all tests, and the closing line about those that need the sample set."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -27,6 +30,8 @@ keep_freed_memory()  # as our commands do: the real models run twice as fast
 
 SAMPLE_SET = Path(__file__).resolve().parents[2] / "shared" / "data"
 NOT_HERE = "needs the sample set"
+NEEDED = "PROMPTSEG_NEED_BROWSER"  # set where a browser has to be there
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +83,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"The sample set (../shared/data) is not here: {count} tests that use it were skipped."
         )
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Start the system's Chromium, or skip."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        if NEEDED in os.environ:
+            pytest.fail(f"there is no Chromium, and {NEEDED} is set")
+        pytest.skip("needs Chromium (on Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

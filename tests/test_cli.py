@@ -259,6 +259,27 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(
     assert (tmp_path / "r/records/part-00000.parquet").read_bytes() == before
 
 
+def test_a_profile_is_told_kept_and_in_the_json(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Where the time went, on standard error; without the option there is none of it."""
+    command = ("evaluate", corpus, "--model", "fakes:reference", "--json", "--out")
+    code, out, err = run(capsys, *command, tmp_path / "r", "--profile")
+    told = json.loads(out)["profile"]
+    stages = {line["stage"]: line for line in told["stages"]}
+
+    assert code == 0
+    assert {"loading", "reading", "embedding", "decoding", "scoring", "writing"} <= set(stages)
+    assert stages["embedding"]["calls"] == told["images"] > 0
+    assert "ms/prompt" in err
+    assert "cores busy" in err
+    assert json.loads((tmp_path / "r/profile.json").read_bytes()) == told
+
+    code, out, err = run(capsys, *command, tmp_path / "plain")
+    assert (code, "profile" in json.loads(out), "cores busy" in err) == (0, False, False)
+    assert not (tmp_path / "plain/profile.json").exists()
+
+
 def test_help_loads_nothing_heavy():
     """`--help` has to be quick: it may import neither torch nor arrays nor readers."""
     code = (

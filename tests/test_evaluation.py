@@ -370,3 +370,31 @@ def test_the_model_waits_for_those_that_score(
     assert max(waiting) == batch_size * workers
     assert len(one.records) == 2 * 4 * 3
     assert {r.outcome for r in one.records} == {"ok"}
+
+
+def test_an_image_comes_as_soon_as_it_is_scored(monkeypatch: pytest.MonkeyPatch):
+    """While the model is at the next one: its records are kept before that is done."""
+    submitted: list[Future[object]] = []
+    asked: list[int] = []
+
+    class _Kept(_Lazy):
+        def submit(self, work: Callable[..., object], *of: object) -> Future[object]:
+            submitted.append(_Lazy.submit(self, work, *of))
+            return submitted[-1]
+
+    class _Watching(fakes.Fake):
+        def segment(
+            self, embedding: fakes.Image, prompts: Sequence[fakes.Prompt]
+        ) -> list[Candidates]:
+            asked.append(self.embedded)
+            if asked == [1, 1, 2]:  # now the first image is scored
+                for future in submitted:
+                    future.result()
+            return fakes.Fake.segment(self, embedding, prompts)
+
+    monkeypatch.setattr("promptseg.evaluation.ThreadPoolExecutor", _Kept)
+    plan = Plan(POINTS_AND_BOX[:2])
+    coming = evaluate([_sample(0), _sample(1)], _Watching("watching", fakes.filled_box), plan)
+
+    assert (next(coming).image_id, asked) == ("p0", [1, 1, 2])
+    assert (next(coming).image_id, asked) == ("p1", [1, 1, 2, 2])

@@ -27,7 +27,7 @@ from promptseg.everything import (
 )
 from promptseg.mask import from_rle, to_rle
 from promptseg.metric import dice
-from promptseg.model import Candidates, Canvas
+from promptseg.model import Candidates, Canvas, logits_at
 from promptseg.models.litemedsam import load
 from promptseg.prompt import Everything, Points, Prompt
 from promptseg.weights import load_state
@@ -213,30 +213,49 @@ class Discs:
 IMAGE = np.zeros((60, 90, 3), dtype=np.uint8)
 
 
-def test_nothing_is_enlarged_that_predicted_iou_rejected(monkeypatch: pytest.MonkeyPatch):
-    """What is enlarged is counted: exactly the candidates above the threshold."""
-    enlarged = 0
+@pytest.fixture
+def enlarged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the maps that are enlarged."""
+    counts: list[int] = []
     original = everything.logits_at
 
     def counted(logits: Any, canvas: Any, size_hw: Any) -> Any:
-        nonlocal enlarged
-        enlarged += len(logits)
+        counts.append(len(logits))
         return original(logits, canvas, size_hw)
 
+    monkeypatch.setattr(everything, "logits_at", counted)
+    return counts
+
+
+def test_nothing_is_enlarged_that_predicted_iou_rejected(enlarged: list[int]):
+    """What is enlarged is counted: exactly the candidates above the threshold."""
     of_all = _found(Discs(), IMAGE, UNFILTERED)
     above = int(np.count_nonzero(of_all.predicted_iou > np.float32(0.6)))
-    monkeypatch.setattr(everything, "logits_at", counted)
+    enlarged.clear()
     found = _found(Discs(), IMAGE, replace(UNFILTERED, pred_iou_thresh=0.6))
 
     assert 0 < above < 3 * 36
-    assert enlarged == above == len(found.masks)
+    assert sum(enlarged) == above == len(found.masks)
 
 
-def test_neither_batches_nor_pieces_change_the_result(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_enlarged_that_a_better_box_suppresses_or_bounds_reject(enlarged: list[int]):
+    """What is enlarged is what survives, with a filter of stability and without one."""
+    by_box = _found(Discs(), IMAGE, replace(UNFILTERED, box_nms_thresh=0.3))
+    assert sum(enlarged) == len(by_box.masks) < 3 * 36 * 0.6
+    enlarged.clear()
+    by_both = _found(Discs(), IMAGE, Everything(6, 0.0, 0.65, 1.0, 0.7))
+
+    assert sum(enlarged) == len(by_both.masks) < 3 * 36 / 2
+
+
+def test_neither_batches_nor_memory_change_the_result(
+    monkeypatch: pytest.MonkeyPatch, enlarged: list[int]
+):
     """Memory is bounded by both, and what survives depends on none."""
     settings = Everything(7, 0.2, 0.5, 1.0, 0.6)
     model = Discs()
     expected = _found(model, IMAGE, settings)
+    first = sum(enlarged)
     assert model.asked == 49
     for batch in (1, 10, 49):
         model = Discs()
@@ -244,7 +263,105 @@ def test_neither_batches_nor_pieces_change_the_result(monkeypatch: pytest.Monkey
         assert model.asked == batch
         assert found.masks == expected.masks
         np.testing.assert_array_equal(found.predicted_iou, expected.predicted_iou)
-        monkeypatch.setattr(everything, "PIECE_BYTES", 1)
+        np.testing.assert_array_equal(found.stability, expected.stability)
+        monkeypatch.setattr(everything, "HELD_BYTES", 3000)
+    assert sum(enlarged) > 4 * first, "what does not fit is enlarged before its turn"
+
+
+class Scribbles(Discs):
+    """Answers with maps of whole numbers and halves: ties, plateaus, empty and full masks."""
+
+    def __init__(self, seed: int, map_hw: tuple[int, int], canvas: Canvas | None) -> None:
+        super().__init__()
+        self.seed, self.map_hw, self.canvas = seed, map_hw, canvas
+
+    def _answer(self, size_hw: tuple[int, int], prompt: Prompt) -> Candidates:
+        assert isinstance(prompt, Points)
+        place = (prompt.xy[0] * 1000).astype(int).tolist()
+        draw = np.random.default_rng([self.seed, *place])
+        iou = draw.choice(np.float32([0.2, 0.4, 0.6, 0.8]), 4)
+        return Candidates(scribbled(draw, (4, *self.map_hw)), iou, 0, (1, 2, 3), self.canvas)
+
+
+def scribbled(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw maps of very different kinds."""
+    kind = draw.integers(0, 5, (shape[0], 1, 1))
+    rows, columns = (np.arange(n) - draw.uniform(0, n, (shape[0], 1)) for n in shape[1:])
+    bowl = draw.uniform(2, 90, (shape[0], 1, 1)) - rows[:, :, None] ** 2 - columns[:, None] ** 2
+    whole = draw.integers(-2, 3, shape) / 2
+    flat = np.broadcast_to(draw.choice([-1.0, 0.0, 1.0, 2.0], (shape[0], 1, 1)), shape)
+    noise = draw.normal(0, 3, shape)
+    return np.choose(kind, [bowl, bowl, whole, flat, noise]).astype(np.float32)
+
+
+def _directly(model: Any, size_hw: tuple[int, int], settings: Everything) -> Survivors:
+    """Write the rule down at full resolution: every map enlarged, filtered, then NMS."""
+    found = []
+    for xy in grid_points_xy(settings.points_per_side, size_hw):
+        (answer,) = model.segment(size_hw, [Points(xy[None], np.array([True]))])
+        logits = logits_at(answer.logits, answer.canvas, size_hw)
+        stability = stability_score(logits, settings.stability_score_offset)
+        for token in answer.multimask:
+            iou, score, mask = answer.predicted_iou[token], stability[token], logits[token] > 0
+            if settings.pred_iou_thresh and not iou > np.float32(settings.pred_iou_thresh):
+                continue
+            least = settings.stability_score_thresh
+            if least and not score >= np.float32(least):
+                continue
+            y, x = np.nonzero(mask)
+            box = (x.min(), y.min(), x.max(), y.max()) if len(x) else (0, 0, 0, 0)
+            found.append((to_rle(mask), iou, score, xy, box))
+    boxes = np.array([item[4] for item in found], dtype=np.float32).reshape(-1, 4)
+    scores = np.array([item[1] for item in found], dtype=np.float32)
+    kept = [found[i] for i in nms_in_two_loops(boxes, scores, settings.box_nms_thresh)]
+    return Survivors(
+        tuple(item[0] for item in kept),
+        np.array([item[1] for item in kept], dtype=np.float32),
+        np.array([item[2] for item in kept], dtype=np.float32),
+        np.array([item[3] for item in kept]).reshape(-1, 2),
+        size_hw,
+        3 * settings.points_per_side**2,
+    )
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> tuple[tuple[int, int], Canvas | None, tuple[int, int]]:
+    """Draw sizes of a map, of its canvas and of an image: larger, smaller, odd, padded."""
+    image_hw = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    map_hw = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    if draw(st.booleans()):
+        return map_hw, None, image_hw
+    side = draw(st.integers(1, 48))
+    valid_hw = draw(st.integers(1, side)), draw(st.integers(1, side))
+    return (map_hw[0], map_hw[0]), Canvas(side, valid_hw), image_hw
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    geometries(),
+    st.sampled_from([0.0, 0.3, 0.4]),
+    st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]),
+    st.sampled_from([0.5, 1.0, 0.1]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_what_survives_is_what_survives_at_full_resolution(
+    seed: int,
+    geometry: tuple[tuple[int, int], Canvas | None, tuple[int, int]],
+    iou: float,
+    stability: float,
+    offset: float,
+    nms: float,
+):
+    """Every mask, number and the order, on any geometry, with many ties at the thresholds."""
+    map_hw, canvas, size_hw = geometry
+    model, settings = Scribbles(seed, map_hw, canvas), Everything(3, iou, stability, offset, nms)
+    found = survivors(model, size_hw, size_hw, settings)
+    expected = _directly(model, size_hw, settings)
+
+    assert found.masks == expected.masks
+    np.testing.assert_array_equal(expected.predicted_iou, found.predicted_iou)
+    np.testing.assert_array_equal(expected.stability, found.stability)
+    np.testing.assert_array_equal(expected.points_xy, found.points_xy)
 
 
 def test_a_threshold_itself_is_rejected_by_iou_and_kept_by_stability():
@@ -370,16 +487,6 @@ def test_overlaps_are_the_dice_of_every_pair(seed: int, n_masks: int, n_targets:
     assert scores.shape == (n_masks, n_targets)
     expected = [[dice(mask, target) for target in targets] for mask in masks]
     np.testing.assert_array_equal(np.reshape(expected, (n_masks, n_targets)), scores)
-
-
-def test_overlaps_of_many_masks_are_counted_piece_by_piece(monkeypatch: pytest.MonkeyPatch):
-    """The bound on memory changes no number."""
-    masks = list(np.random.default_rng(0).random((9, 20, 30)) < 0.4)
-    whole = overlaps(_of_masks(masks, (20, 30)), masks)
-    monkeypatch.setattr(everything, "PIECE_BYTES", 5 * 600 * 4)
-
-    np.testing.assert_array_equal(overlaps(_of_masks(masks, (20, 30)), masks), whole)
-    np.testing.assert_array_equal(np.diag(whole), np.ones(9))
 
 
 def test_a_target_that_is_empty_or_of_another_size_is_refused():

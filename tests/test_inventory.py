@@ -9,7 +9,6 @@ from phantom import write_phantoms
 from test_curation import put
 from test_curation_splits import curated, write
 from test_likeness import CHANGES, scene
-from test_report_browser import chromium  # noqa: F401
 from typer.testing import CliRunner
 
 from promptseg.cli import app
@@ -149,7 +148,7 @@ def test_an_image_that_cannot_be_read_is_said_on_the_sheet(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_sheet_can_be_read_by_anyone(corpus, tmp_path, chromium, width):  # noqa: F811
+def test_the_sheet_can_be_read_by_anyone(corpus, tmp_path, chromium, width):
     """No overflow, and nothing serious by axe."""
     from axe_playwright_python.sync_playwright import Axe
 

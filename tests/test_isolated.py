@@ -1,53 +1,14 @@
 """Files that crash, hang or swell their reader cost themselves, and nothing else."""
 
 import os
-import signal
-import time
 
 import pytest
+from hostile_work import heavy, much, numbers, one, pid, work
 
 from promptseg.isolated import AHEAD_BYTES, BATCH_BYTES, Limits, Lost, in_order
 
 KIND = ["plain", "crash", "hang", "swell", "raise", "exit", "plain"]
-LIMITS = Limits(memory_bytes=1 << 30, silent_s=2.0)
-
-
-def work(task):
-    """Do what the task is called, after one result."""
-    yield f"{task} begins"
-    match task:
-        case "crash":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "hang":
-            time.sleep(60)
-        case "swell":
-            yield len(bytearray(4 << 30))
-        case "raise":
-            raise ValueError("/home/jane_doe/scan.png")
-        case "exit":
-            os._exit(7)
-    yield f"{task} ends"
-
-
-def numbers(task):
-    """Give many results, the later tasks sooner than the first."""
-    if task == 0:
-        time.sleep(0.5)
-    for index in range(200):
-        yield task, index
-
-
-def heavy(task):
-    """Give results of a megabyte; every one that was made is a file in the task's folder."""
-    folder, number = task
-    for index in range(400):
-        (folder / f"{number}-{index}").touch()
-        yield bytes(BATCH_BYTES)
-
-
-def one(_):
-    """Size of a result."""
-    return 1
+LIMITS = Limits(memory_bytes=1 << 30, silent_s=6.0)
 
 
 def test_what_one_task_does_to_its_process_is_its_reason_and_the_rest_goes_on():
@@ -59,7 +20,7 @@ def test_what_one_task_does_to_its_process_is_its_reason_and_the_rest_goes_on():
     assert [told[n][-2] for n in (0, 6)] == ["plain ends", "plain ends"]
     assert all(results[-1] is None for results in told.values())
     assert told[1][-2] == Lost("reading it crashed the reader (signal 11)")
-    assert told[2][-2] == Lost("reading it takes more than 2 s")
+    assert told[2][-2] == Lost("reading it takes more than 6 s")
     assert told[3][-2] == Lost("it needs more than 1 GiB of memory")
     assert told[4][-2] == Lost("reading it raised ValueError")
     assert told[5][-2] == Lost("reading it ended the reader (exit code 7)")
@@ -107,14 +68,3 @@ def test_nobody_is_left_when_the_results_are_not_wanted_any_more(tmp_path):
 
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
-
-
-def much(_):
-    """Size of a result that is sent at once."""
-    return BATCH_BYTES
-
-
-def pid(_):
-    """Give the number of the process, then wait."""
-    yield os.getpid()
-    time.sleep(60)

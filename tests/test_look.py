@@ -195,6 +195,19 @@ def test_what_is_proposed_curates(data, tmp_path):
     assert (last.done, last.drops) == (2, {})
 
 
+def test_an_object_has_one_colour_in_all_images(data, tmp_path):
+    """Also where another object is missing."""
+    put(data / "masks/a1.png", MAP)
+    put(data / "masks/a2.png", np.where(MAP == 170, MAP, 0).astype(np.uint8))
+    first, second = look(data, tmp_path / "out").sections[0].pictures
+    hues = {layer.name: layer.hue for layer in first.layers}
+
+    assert len(set(hues.values())) == 2
+    assert [(layer.name, layer.hue) for layer in second.layers] == [
+        ("label 170", hues["label 170"])
+    ]
+
+
 def test_names_are_escaped(tmp_path):
     """A file's name is not to run in the page, nor to break the mapping file."""
     name = '<img src=x onerror=alert(1)>"&'

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
-from promptseg.mask import Rle, from_rle, to_rle
+from promptseg.mask import Rle, bounding_box_xyxy, from_rle, to_rle
 
 any_mask = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40).flatmap(
     lambda shape: arrays(bool, shape)
@@ -39,3 +39,18 @@ def test_a_size_that_no_image_has_is_refused_before_it_takes_all_memory(size: li
     """Pycocotools ends the whole process on some of these."""
     with pytest.raises(ValueError, match="do not describe"):
         from_rle(Rle(size=size, counts="1"))
+
+
+@given(any_mask)
+def test_the_box_is_tight_around_all_pixels(mask: np.ndarray):
+    """Half-open, and None when there is no pixel."""
+    y, x = np.nonzero(mask)
+    expected = (x.min(), y.min(), x.max() + 1, y.max() + 1) if mask.any() else None
+
+    assert bounding_box_xyxy(mask) == expected
+    assert bounding_box_xyxy(np.asfortranarray(mask)) == expected
+
+
+def test_a_mask_without_pixels_has_no_box():
+    """Nor has one of no size."""
+    assert bounding_box_xyxy(np.zeros((3, 0), dtype=bool)) is None

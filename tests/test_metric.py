@@ -22,6 +22,7 @@ from promptseg.metric import (
     conformity,
     dice,
     dice_table,
+    dices,
     jaccard,
     score,
 )
@@ -551,6 +552,18 @@ def test_the_table_of_dice_is_exact(seed: int, n_references: int, n_preds: int):
 
     assert table.shape == (n_preds, n_references)
     assert table.tolist() == expected
+
+
+def test_dices_of_many_are_the_dice_of_each():
+    """To the last bit, of empty masks too, and as strict."""
+    for pred, reference, _ in random_pairs(300, seed=11):
+        preds = [pred, reference, ~reference, np.zeros_like(pred)]
+
+        assert dices(preds, reference) == [dice(mask, reference) for mask in preds]
+    with pytest.raises(ValueError, match="reference is empty"):
+        dices([pred], np.zeros_like(pred))
+    with pytest.raises(ValueError, match="sizes must agree"):
+        dices([pred[:1, :1]], np.ones_like(pred))
 
 
 @pytest.mark.parametrize(("n_preds", "n_references"), [(600, 2), (2, 300), (256, 255)])

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from promptseg.errors import ModelError, UnknownName, pick
-from promptseg.model import Candidates, Canvas, Segmenter, masks_at
+from promptseg.model import Candidates, Canvas, Segmenter, masks_at, pieces
 from promptseg.models import load_model
 from promptseg.selection import choose
 
@@ -100,3 +100,18 @@ def test_a_module_that_cannot_be_imported_is_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelError, match=f"Cannot import {name}:model: "):
         load_model(f"{name}:model")
+
+
+@pytest.mark.parametrize("canvas", [None, Canvas(64, (64, 41))])
+def test_masks_are_the_same_however_few_maps_are_enlarged_at_a_time(
+    canvas: Canvas | None, monkeypatch: pytest.MonkeyPatch
+):
+    """A large image is brought to its size map by map, which moves no pixel."""
+    logits = np.random.default_rng(0).normal(size=(4, 32, 32)).astype(np.float32)
+    candidates = Candidates(logits, None, 0, (1, 2, 3), canvas)
+    together = masks_at(candidates, (301, 193))
+    assert len(list(pieces(4, canvas, (301, 193)))) == 1
+
+    monkeypatch.setattr("promptseg.model.PIECE_BYTES", 1)
+    assert len(list(pieces(4, canvas, (301, 193)))) == 4
+    np.testing.assert_array_equal(masks_at(candidates, (301, 193)), together)

@@ -1,7 +1,6 @@
 """The report in a real browser: its cases are filtered, sorted, opened and read by anyone."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -25,25 +24,6 @@ from promptseg.report.cases import as_json, find_cases
 from promptseg.report.table import pool, task_rows
 from promptseg.report.view import combinations
 from promptseg.strategy import STRATEGIES
-
-NEEDED = "PROMPTSEG_NEED_BROWSER"  # set where a browser has to be there
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """Start the system's Chromium, or skip."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        if NEEDED in os.environ:
-            pytest.fail(f"there is no Chromium, and {NEEDED} is set")
-        pytest.skip("needs Chromium (on Debian: apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fakes
@@ -22,8 +23,16 @@ from promptseg.plan import Plan
 from promptseg.prompt import Everything
 from promptseg.record import TIMES, RunFolder, open_run, settings_that_differ, start_run
 from promptseg.released import RELEASED
-from promptseg.run import MOST_PARTS, describe_run, evaluate_corpus, failures, parts_of
-from promptseg.sample import regroup
+from promptseg.run import (
+    MOST_PARTS,
+    describe_run,
+    evaluate_corpus,
+    failures,
+    keep_profile,
+    parts_of,
+)
+from promptseg.sample import Sample, Unreadable, regroup
+from promptseg.stages import STAGES, Stopwatch
 from promptseg.strategy import STRATEGIES
 from promptseg.subset import Choice, choose_subset
 
@@ -130,6 +139,58 @@ def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
     assert 10 < parts_after_each_kill[-1] < 80, "the kills have to fall into the work"
     assert not list((tmp_path / "killed").rglob(".*.tmp")), "what kills left is swept away"
     _same(_run(corpus, tmp_path / "whole", fakes.slow()), killed)
+
+
+class _BrokenLater(Corpus):
+    """A corpus of which the second row group cannot be read at all."""
+
+    __slots__ = ()
+
+    def read(self, group: RowGroup, targets: object = None) -> Iterator[Sample | Unreadable]:
+        if group.index == 1:
+            raise DataError("damaged in part 0")
+        yield from Corpus.read(self, group)
+
+
+def test_what_was_asked_before_the_corpus_fails_is_kept(tmp_path: Path):
+    """Reading is ahead of the model: an error comes after the parts before it are written."""
+    whole = write_phantoms(tmp_path / "c", range(12))
+    with pytest.raises(DataError, match="damaged in part 0"):
+        _run(_BrokenLater(whole.path, whole.info), tmp_path / "r", fakes.reference())
+
+    assert open_run(tmp_path / "r").parts_done() == 1
+
+
+def test_what_was_asked_before_an_interruption_is_kept(tmp_path: Path):
+    """The first image of the next part is interrupted: the part before it was done."""
+    corpus = write_phantoms(tmp_path / "c", range(1, 21))  # fakes.interrupted: at the ninth
+    with pytest.raises(KeyboardInterrupt):
+        _run(corpus, tmp_path / "r", fakes.interrupted())
+
+    assert open_run(tmp_path / "r").parts_done() == 2
+
+
+def test_a_watched_run_has_the_same_records_and_all_stages(tmp_path: Path):
+    """A profile looks on: of every stage that there is, and of all images and prompts."""
+    corpus = write_phantoms(tmp_path / "c", range(9))
+    models = {"fakes:all_of_it": fakes.all_of_it()}
+    plan = Plan((STRATEGIES["everything"], STRATEGIES["box"]))
+    plan = dataclasses.replace(plan, everything={"all_of_it": Everything(points_per_side=2)})
+    stopwatch = Stopwatch()
+    folder = start_run(tmp_path / "watched", describe_run(corpus, models, plan))
+    for _ in evaluate_corpus(corpus, folder, models, plan, stopwatch=stopwatch):
+        pass
+    profile = stopwatch.profile()
+    keep_profile(folder, profile)
+    calls = {line.stage: line.calls for line in profile.stages}
+
+    _same(folder, _run(corpus, tmp_path / "r", fakes.all_of_it(), plan=plan))
+    assert set(calls) == set(STAGES) - {"loading"}
+    assert (profile.images, profile.prompts) == (9, 9 * 3)
+    assert (calls["embedding"], calls["everything"], calls["attributes"]) == (9, 9, 9)
+    assert (calls["scoring"], calls["writing"], calls["reading"]) == (18, 3, 10)
+    assert json.loads((folder.path / "profile.json").read_bytes())["images"] == 9
+    assert open_run(folder.path).parts_done() == 3, "a profile in its folder disturbs no run"
 
 
 @pytest.mark.parametrize(

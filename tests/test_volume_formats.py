@@ -285,7 +285,7 @@ HUGE = "32767 x 32767 x 32767 voxels cannot be handled"
     [
         (partial(meta, DimSize="32767 32767 32767"), HUGE),
         (partial(meta, DimSize="1024 1024 1024", ElementType="MET_DOUBLE"), "8.0 GiB of memory"),
-        (partial(meta, DimSize="2 3 5"), "it is cut off: its header promises 30 bytes"),
+        (partial(meta, DimSize="2 3 5"), "it is cut off, its header promises 30 bytes"),
         (partial(meta, DimSize="2000 2000 100", CompressedData="True"), "it is cut off"),
         (partial(meta, CompressedData="True"), "its packed voxels are damaged"),
         (partial(meta, ElementDataFile="/etc/passwd"), OUTSIDE),
@@ -323,7 +323,7 @@ def test_hostile_metaimages_are_refused_with_a_reason(tmp_path, write, reason):
     [
         (HEAD.replace("2 3 4", "32767 32767 32767"), "", HUGE),
         (HEAD.replace("2 3 4", "1024 1024 1024").replace("uchar", "double"), "", "8.0 GiB"),
-        (HEAD.replace("2 3 4", "2 3 5"), "", "it is cut off: its header promises 30 bytes"),
+        (HEAD.replace("2 3 4", "2 3 5"), "", "it is cut off, its header promises 30 bytes"),
         (HEAD.replace("raw", "gzip"), "", "its packed voxels are damaged"),
         (HEAD.replace("raw", "secret"), "", "it cannot be read"),
         (HEAD, "data file: /etc/passwd\n", OUTSIDE),

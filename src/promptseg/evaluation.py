@@ -7,102 +7,62 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 from promptseg.attributes import AttributeRow, described
 from promptseg.errors import DataError
 from promptseg.everything import Survivors, survivors
 from promptseg.jitter import jittered, stream
 from promptseg.model import Segmenter
+from promptseg.pending import Begun, Evaluated, Scoring
 from promptseg.plan import Plan, Question
 from promptseg.predictions import Predictions
 from promptseg.prompt import to_json
-from promptseg.record import MaskRow, PromptRow, Record
+from promptseg.record import PromptRow, Record
 from promptseg.sample import Sample, Target, Unreadable, class_id, regroup
 from promptseg.scoring import Answerer, Asked, Scored, Scorer, named, of_target, prompt_id, raised
+from promptseg.stages import Watch, unwatched
 from promptseg.strategy import EMPTY_REFERENCE, Strategy
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """All that one image gave."""
-
-    image_id: str
-    records: list[Record]
-    prompts: list[PromptRow]
-    masks: list[MaskRow]
-    attributes: list[AttributeRow] = field(default_factory=list)
-
-
 def evaluate(
-    samples: Iterable[Sample | Unreadable], model: Segmenter[Any], plan: Plan
+    samples: Iterable[Sample | Unreadable],
+    model: Segmenter[Any],
+    plan: Plan,
+    *,
+    watch: Watch = unwatched,
 ) -> Iterator[Evaluated]:
     """Yield what every sample gives; each image is embedded once.
 
     A sample that cannot be read, a target that gives no prompt and a model that raises become
     `failed` records with the reason, and the loop goes on. While the model is at one image, the
-    answers about the one before are scored.
+    answers about the one before are scored; it comes as soon as they are. Where samples raise, or
+    the user interrupts, the images that were asked about before come first.
     """
-    scorer = Scorer(Answerer(model.name, model.training), plan)
+    scorer = Scorer(Answerer(model.name, model.training), plan, watch)
     with ThreadPoolExecutor(plan.workers, thread_name_prefix="score") as pool:
-        loop = _Loop(model, scorer, pool)
-        waiting: deque[_Begun] = deque()
-        for sample in samples:
-            waiting.append(loop.begin(sample))
-            if len(waiting) > 1:
-                yield waiting.popleft().finish()
-        while waiting:
-            yield waiting.popleft().finish()
-
-
-@dataclass(frozen=True, slots=True)
-class _Scoring:
-    """Answers that are being scored; `places` say where their records stand among an image's."""
-
-    future: Future[list[Scored]]
-    places: Iterable[int]
-    n_prompts: int  # whose answers are in memory until then
-
-
-@dataclass(slots=True)
-class _Begun:
-    """An image whose answers are being scored."""
-
-    image_id: str
-    failed: list[Record] = field(default_factory=list)
-    prompts: list[PromptRow] = field(default_factory=list)
-    scored: list[_Scoring] = field(default_factory=list)
-    attributes: Future[list[AttributeRow]] | None = None
-
-    def wait(self, most: int) -> None:
-        """Wait until the answers to no more than so many prompts are left to be scored."""
-        left = [one for one in self.scored if not one.future.done()]
-        n_left = sum(one.n_prompts for one in left)
-        for one in left:
-            if n_left <= most:
+        waiting: deque[Begun] = deque()
+        steps = _Loop(model, scorer, pool).steps(samples, waiting)
+        while True:
+            try:
+                going_on = next(steps, False)
+            except BaseException:
+                yield from _finished(waiting, 0, watch)
+                raise
+            yield from _finished(waiting, int(going_on), watch)
+            if not going_on:
                 return
-            one.future.result()
-            n_left -= one.n_prompts
 
-    def finish(self) -> Evaluated:
-        """Wait for the scores, and bring them into the order in which was asked."""
-        placed = [
-            pair
-            for one in self.scored
-            for pair in zip(one.places, one.future.result(), strict=False)
-        ]
-        done = [one for _, one in sorted(placed, key=lambda pair: pair[0])]
-        records = [*self.failed, *(record for one in done for record in one.records)]
-        # strategies may come to the same prompt: of a one-pixel object, or jittered into a corner
-        prompts = {row.prompt_id: row for row in self.prompts}
-        masks = {(row.prompt_id, row.mask_index): row for one in done for row in one.masks}
-        attributes = [] if self.attributes is None else self.attributes.result()
-        return Evaluated(
-            self.image_id, records, list(prompts.values()), list(masks.values()), attributes
-        )
+
+def _finished(waiting: deque[Begun], most: int, watch: Watch) -> Iterator[Evaluated]:
+    """Yield the images that are done, and wait for the oldest until no more than so many wait."""
+    while waiting and (len(waiting) > most or waiting[0].is_done()):
+        with watch("waiting"):
+            done = waiting.popleft().finish()
+        yield done
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,46 +88,62 @@ class _Loop:
     scorer: Scorer
     pool: Executor
 
-    def begin(self, sample: Sample | Unreadable) -> _Begun:
+    def steps(
+        self, samples: Iterable[Sample | Unreadable], waiting: deque[Begun]
+    ) -> Iterator[Literal[True]]:
+        """Ask about every sample, and let it wait then; yield whenever the model is free."""
+        for sample in samples:
+            begun = Begun(sample.image_id)
+            for _ in self._begin(begun, sample):
+                yield True
+            waiting.append(begun)
+            yield True
+
+    def _begin(self, begun: Begun, sample: Sample | Unreadable) -> Iterator[None]:
         """Embed an image, decode all that is asked of it, and hand the answers to the scorers."""
-        begun = _Begun(sample.image_id)
-        plan = self.scorer.plan
+        plan, watch = self.scorer.plan, self.scorer.watch
         if isinstance(sample, Unreadable):
             begun.failed.extend(_unreadable(sample, self.scorer))
-            return begun
+            return
         targets = targets_of(sample, plan)
         if not targets:
-            return begun
-        begun.attributes = self.pool.submit(_describe_all, sample, targets)
+            return
+        begun.attributes = self.pool.submit(_describe_all, watch, sample, targets)
         embedded = self._embed(sample)
+        yield
         for strategy in plan.strategies:
             if strategy.make is None:
                 self._find_everything(begun, sample, targets, strategy, embedded)
-        asked = list(self._asked(begun, sample, targets))
-        begun.prompts.extend(map(_prompt_row, asked))
+                yield
+        with watch("prompting"):
+            asked = list(self._asked(begun, sample, targets))
+            begun.prompts.extend(map(_prompt_row, asked))
         for places in _chunks(asked, plan.batch_size):
             chunk = [asked[place] for place in places]
-            answers, decode_ms = self._decode(embedded, chunk)
+            with watch("decoding"):
+                answers, decode_ms = self._decode(embedded, chunk)
             timed = [item.timed(embedded.ms, decode_ms) for item in chunk]
             future = self.pool.submit(_score_all, self.scorer, sample, timed, answers)
-            self._scoring(begun, _Scoring(future, places, len(chunk)))
-        return begun
+            self._scoring(begun, Scoring(future, places, len(chunk)))
+            yield
 
-    def _scoring(self, begun: _Begun, scoring: _Scoring) -> None:
+    def _scoring(self, begun: Begun, scoring: Scoring) -> None:
         """Keep what is being scored; of an image no more than a batch per worker may wait."""
         begun.scored.append(scoring)
-        begun.wait(self.scorer.plan.workers * self.scorer.plan.batch_size)
+        with self.scorer.watch("waiting"):
+            begun.wait(self.scorer.plan.workers * self.scorer.plan.batch_size)
 
     def _embed(self, sample: Sample) -> _Embedded:
         start = time.perf_counter()
         value, caught = None, None
         try:
-            (value,) = self.model.embed([sample.image])
+            with self.scorer.watch("embedding"):
+                (value,) = self.model.embed([sample.image])
         except Exception as error:  # whatever a model raises costs this image, not the run
             caught = error
         return _Embedded(value, caught, 1e3 * (time.perf_counter() - start))
 
-    def _asked(self, begun: _Begun, sample: Sample, targets: Sequence[Target]) -> Iterator[Asked]:
+    def _asked(self, begun: Begun, sample: Sample, targets: Sequence[Target]) -> Iterator[Asked]:
         """Make the prompts of an image; where there is none, the records are failed."""
         for target in targets:
             for strategy in self.scorer.plan.strategies:
@@ -212,7 +188,7 @@ class _Loop:
 
     def _find_everything(
         self,
-        begun: _Begun,
+        begun: Begun,
         sample: Sample,
         targets: Sequence[Target],
         strategy: Strategy,
@@ -228,9 +204,10 @@ class _Loop:
         start = time.perf_counter()
         try:
             size_hw = (sample.image.shape[0], sample.image.shape[1])
-            found = survivors(
-                self.model, embedded.open(), size_hw, settings, points_per_batch=plan.batch_size
-            )
+            with self.scorer.watch("everything"):
+                found = survivors(
+                    self.model, embedded.open(), size_hw, settings, points_per_batch=plan.batch_size
+                )
         except Exception as error:  # whatever a model raises
             for target in targets:
                 own = of_target(draft, target)
@@ -241,7 +218,7 @@ class _Loop:
         future = self.pool.submit(
             _score_survivors, self.scorer, sample, targets, draft, found, question
         )
-        self._scoring(begun, _Scoring(future, repeat(-1), plan.batch_size))  # before all prompts
+        self._scoring(begun, Scoring(future, repeat(-1), plan.batch_size))  # before all prompts
 
 
 def _chunks(asked: Sequence[Asked], most: int) -> Iterator[list[int]]:
@@ -257,11 +234,12 @@ def _chunks(asked: Sequence[Asked], most: int) -> Iterator[list[int]]:
             yield places[start : start + most]
 
 
-def _describe_all(sample: Sample, targets: Sequence[Target]) -> list[AttributeRow]:
+def _describe_all(watch: Watch, sample: Sample, targets: Sequence[Target]) -> list[AttributeRow]:
     # an empty mask, and one of another size, have failed records and nothing to be described
     size = sample.image.shape[:2]
     there = [target for target in targets if target.mask.any() and target.mask.shape == size]
-    return [described(sample.image, target, sample.image_id) for target in there]
+    with watch("attributes"):
+        return [described(sample.image, target, sample.image_id) for target in there]
 
 
 def _score_all(
@@ -270,7 +248,8 @@ def _score_all(
     asked: Sequence[Asked],
     answers: Sequence[Any],
 ) -> list[Scored]:
-    return [scorer.answered(sample, *pair) for pair in zip(asked, answers, strict=True)]
+    with scorer.watch("scoring"):
+        return [scorer.answered(sample, *pair) for pair in zip(asked, answers, strict=True)]
 
 
 def _score_survivors(
@@ -284,7 +263,8 @@ def _score_survivors(
     there = [target for target in targets if target.mask.any()]
     reasons = {id(target): EMPTY_REFERENCE for target in targets if not target.mask.any()}
     try:
-        scored = [scorer.survived(sample, there, draft, found, question)]
+        with scorer.watch("scoring"):
+            scored = [scorer.survived(sample, there, draft, found, question)]
     except Exception as error:  # as with other answers
         reason = f"the masks cannot be scored: {type(error).__name__}: {error}"
         scored, reasons = [], {**{id(target): reason for target in there}, **reasons}
@@ -344,14 +324,18 @@ def _unreadable(sample: Unreadable, scorer: Scorer) -> Iterator[Record]:
 
 
 def evaluate_masks(
-    samples: Iterable[Sample | Unreadable], predictions: Predictions, plan: Plan
+    samples: Iterable[Sample | Unreadable],
+    predictions: Predictions,
+    plan: Plan,
+    *,
+    watch: Watch = unwatched,
 ) -> Iterator[Evaluated]:
     """Yield what every sample gives when the masks are those that another tool predicted.
 
     The plan is one of `plan_of_masks`. An object without a prediction is a miss; a prediction that
     cannot be read, or lies on another grid, is failed.
     """
-    scorer = Scorer(Answerer(predictions.name, None), plan)
+    scorer = Scorer(Answerer(predictions.name, None), plan, watch)
     for sample in samples:
         if isinstance(sample, Unreadable):
             yield Evaluated(sample.image_id, list(_unreadable(sample, scorer)), [], [])
@@ -359,7 +343,7 @@ def evaluate_masks(
             done = _score_predictions(scorer, sample, predictions)
             records = [record for one in done for record in one.records]
             masks = [row for one in done for row in one.masks]
-            described_all = _describe_all(sample, targets_of(sample, plan))
+            described_all = _describe_all(watch, sample, targets_of(sample, plan))
             yield Evaluated(sample.image_id, records, [], masks, described_all)
 
 
@@ -374,10 +358,12 @@ def _score_predictions(scorer: Scorer, sample: Sample, predictions: Predictions)
         return [Scored(scorer.failed(own, question, reason), []) for own in drafts]
 
     try:
-        predicted = predictions.of(sample)
+        with scorer.watch("reading"):
+            predicted = predictions.of(sample)
     except DataError as error:
         return failed(targets, str(error))
     empty = [target for target in targets if not target.mask.any()]
     there = [target for target in targets if target.mask.any()]
-    scored = scorer.predicted(sample, there, question, predicted)
+    with scorer.watch("scoring"):
+        scored = scorer.predicted(sample, there, question, predicted)
     return [*scored, *failed(empty, EMPTY_REFERENCE)]

@@ -5,21 +5,22 @@ an embedding that prompts share. Filters compare float32 with float32, as there.
 Source: Kirillov et al. 2023, Segment Anything, doi:10.1109/ICCV51070.2023.00371, appendix B.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from promptseg.bounds import Bounds, enlargement
 from promptseg.errors import ModelError
 from promptseg.mask import Rle, bounding_box_xyxy, to_rle
 from promptseg.metric import dice_table
-from promptseg.model import Candidates, Segmenter, logits_at
+from promptseg.model import Candidates, Canvas, Segmenter, logits_at
 from promptseg.prompt import Everything, Points
 
 MOST_POINTS_PER_SIDE = 256
-PIECE_BYTES = 64_000_000  # of maps at the image's size held at once; a larger map stands alone
+HELD_BYTES = 256_000_000  # of maps at the model's size, of all candidates of an image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +39,26 @@ class Survivors:
     n_candidates: int  # before filtering
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """A candidate of which only the box is known at the image's size.
+
+    Of its map the part is held that decides about pixels above minus the offset.
+    """
+
+    part: Float32[np.ndarray, "h w"]
+    place: tuple[slice, slice]  # of the part in the map
+    least: float  # of the whole map
+    map_hw: tuple[int, int]
+    canvas: Canvas | None
+    box_xyxy: tuple[int, int, int, int]
+    predicted_iou: float
+    point_xy: tuple[float, float]
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One candidate that passed both filters."""
+    """A candidate that passed both filters."""
 
     mask: Rle
     box_xyxy: tuple[int, int, int, int]  # closed; 0, 0, 0, 0 of an empty mask
@@ -83,9 +101,10 @@ def survivors(
     non-maximum suppression of their boxes (suppressed: IoU above the threshold). A threshold of 0
     skips either of the first two.
 
-    Predicted IoU is looked at before anything is enlarged; stability, the mask and its box are
-    those at the image's size. Enlarged are at most 64 MB of logits at a time (one map, where that
-    is larger); of a mask that passed, only run lengths, box and numbers are held.
+    No map is enlarged whose fate is known without: what predicted IoU rejects, what cannot reach
+    the threshold of stability by bounds that hold to the last bit, and what a better box
+    suppresses. Stability and mask of all others are those at the image's size. Enlarged is one map
+    at a time; of maps at the model's size about 256 MB are held, and those of one batch.
 
     Parameters
     ----------
@@ -104,15 +123,14 @@ def survivors(
     if points_per_batch < 1:
         raise ValueError(f"a batch needs at least one point, not {points_per_batch}")
     grid = grid_points_xy(settings.points_per_side, image_hw)
-    n_candidates, found = 0, list[_Found]()
+    n_candidates, passed = 0, list[_Held | _Found]()
     for start in range(0, len(grid), points_per_batch):
         points = grid[start : start + points_per_batch]
         for point_xy, answer in zip(points, _answers(model, embedding, points), strict=True):
             n_candidates += len(answer.multimask)
-            found.extend(_passing(answer, point_xy, image_hw, settings))
-    boxes_xyxy = np.array([item.box_xyxy for item in found], dtype=np.float32).reshape(-1, 4)
-    scores = np.array([item.predicted_iou for item in found], dtype=np.float32)
-    kept = [found[index] for index in box_nms(boxes_xyxy, scores, settings.box_nms_thresh)]
+            passed.extend(_passing(answer, point_xy, image_hw, settings))
+        passed = _within_memory(passed, image_hw, settings)
+    kept = _unsuppressed(passed, image_hw, settings)
     return Survivors(
         masks=tuple(item.mask for item in kept),
         predicted_iou=np.array([item.predicted_iou for item in kept], dtype=np.float32),
@@ -148,37 +166,99 @@ def _passing(
     point_xy: Float64[np.ndarray, "2"],
     image_hw: tuple[int, int],
     settings: Everything,
-) -> Iterator[_Found]:
-    """Yield the candidates of one point that pass both filters, in the order of their tokens."""
+) -> Iterator[_Held | _Found]:
+    """Yield the candidates of one point that may pass both filters, in the order of their tokens.
+
+    Where rounding decides about a box, the candidate is enlarged and filtered at once.
+    """
     assert answer.predicted_iou is not None, "answers without one have been refused"
-    least = settings.pred_iou_thresh
-    tokens = [
-        token
-        for token in answer.multimask
-        if least == 0 or answer.predicted_iou[token] > np.float32(least)
+    least, stable = settings.pred_iou_thresh, settings.stability_score_thresh
+    map_hw = (answer.logits.shape[1], answer.logits.shape[2])
+    how = enlargement(map_hw, answer.canvas, image_hw)
+    for token in answer.multimask:
+        iou, logits = answer.predicted_iou[token], answer.logits[token]
+        if least != 0 and not iou > np.float32(least):
+            continue
+        bounds = Bounds(logits, how)
+        offset = settings.stability_score_offset
+        if stable != 0 and not bounds.most_stable(offset) >= np.float32(stable):
+            continue
+        box_xyxy = bounds.box_xyxy()
+        place = bounds.part_above(-offset)
+        held = _Held(
+            part=logits[place].copy(),
+            place=place,
+            least=float(logits.min()),
+            map_hw=map_hw,
+            canvas=answer.canvas,
+            box_xyxy=box_xyxy or (0, 0, 0, 0),
+            predicted_iou=float(iou),
+            point_xy=(float(point_xy[0]), float(point_xy[1])),
+        )
+        if box_xyxy is not None:
+            yield held
+        elif (found := _enlarged(held, image_hw, settings)) is not None:
+            yield found
+
+
+def _enlarged(held: _Held, image_hw: tuple[int, int], settings: Everything) -> _Found | None:
+    """Bring a candidate to the image's size; None: it is not stable enough."""
+    whole = np.full(held.map_hw, held.least, dtype=np.float32)
+    whole[held.place] = held.part
+    least, offset = settings.stability_score_thresh, settings.stability_score_offset
+    if least != 0:
+        bounds = Bounds(whole, enlargement(held.map_hw, held.canvas, image_hw))
+        if not bounds.most_stable_closely(offset) >= np.float32(least):
+            return None
+    logits = logits_at(whole[None], held.canvas, image_hw)
+    (stability,) = stability_score(logits, offset)
+    if least != 0 and not stability >= np.float32(least):
+        return None
+    mask = logits[0] > 0
+    return _Found(
+        mask=to_rle(mask),
+        box_xyxy=_closed_box_xyxy(mask),
+        predicted_iou=held.predicted_iou,
+        stability=float(stability),
+        point_xy=held.point_xy,
+    )
+
+
+def _within_memory(
+    passed: list[_Held | _Found], image_hw: tuple[int, int], settings: Everything
+) -> list[_Held | _Found]:
+    """Enlarge the half of highest predicted IoU, the likeliest to survive, if too much is held."""
+    held = [item for item in passed if isinstance(item, _Held)]
+    if sum(item.part.nbytes for item in held) <= HELD_BYTES:
+        return passed
+    best = sorted(held, key=lambda item: -item.predicted_iou)[: (len(held) + 1) // 2]
+    chosen = {id(item) for item in best}
+    now = [
+        _enlarged(item, image_hw, settings)
+        if isinstance(item, _Held) and id(item) in chosen
+        else item
+        for item in passed
     ]
-    side = answer.canvas.side if answer.canvas else 0
-    bytes_per_map = 4 * (image_hw[0] * image_hw[1] + 2 * side * side)
-    for piece in _pieces(tokens, bytes_per_map):
-        logits = logits_at(answer.logits[piece], answer.canvas, image_hw)
-        stability = stability_score(logits, settings.stability_score_offset)
-        for token, score, mask in zip(piece, stability, logits > 0, strict=True):
-            least = settings.stability_score_thresh
-            if least == 0 or score >= np.float32(least):
-                yield _Found(
-                    mask=to_rle(mask),
-                    box_xyxy=_closed_box_xyxy(mask),
-                    predicted_iou=float(answer.predicted_iou[token]),
-                    stability=float(score),
-                    point_xy=(float(point_xy[0]), float(point_xy[1])),
-                )
+    return [item for item in now if item is not None]
 
 
-def _pieces(items: Sequence[Any], bytes_per_item: int) -> Iterator[Sequence[Any]]:
-    """Cut a sequence so that a piece takes at most `PIECE_BYTES`, or is one item."""
-    size = max(1, PIECE_BYTES // bytes_per_item)
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _unsuppressed(
+    passed: Sequence[_Held | _Found], image_hw: tuple[int, int], settings: Everything
+) -> list[_Found]:
+    """Suppress boxes by better ones; only what no better one suppresses is enlarged."""
+    found: dict[int, _Found] = {}
+
+    def stands(index: int) -> bool:
+        item = passed[index]
+        enlarged = _enlarged(item, image_hw, settings) if isinstance(item, _Held) else item
+        if enlarged is not None:
+            found[index] = enlarged
+        return enlarged is not None
+
+    boxes_xyxy = np.array([item.box_xyxy for item in passed], dtype=np.float32).reshape(-1, 4)
+    scores = np.array([item.predicted_iou for item in passed], dtype=np.float32)
+    kept = box_nms(boxes_xyxy, scores, settings.box_nms_thresh, stands)
+    return [found[index] for index in kept.tolist()]
 
 
 def stability_score(
@@ -204,13 +284,22 @@ def _closed_box_xyxy(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]
 
 
 def box_nms(
-    boxes_xyxy: Float32[np.ndarray, "n 4"], scores: Float32[np.ndarray, "n"], iou_thresh: float
+    boxes_xyxy: Float32[np.ndarray, "n 4"],
+    scores: Float32[np.ndarray, "n"],
+    iou_thresh: float,
+    stands: Callable[[int], bool] = lambda _: True,
 ) -> Int64[np.ndarray, "kept"]:
     """Keep the best box, suppress those whose IoU with it exceeds the threshold, and repeat.
 
     As torchvision's `nms` on a CPU: the area is (x1 - x0) (y1 - y0), so that a box of one column
     has none; ties keep their order; IoU is float32 and the threshold is not rounded to it. Two
     boxes without area have no IoU and do not suppress each other.
+
+    Parameters
+    ----------
+    stands
+        Asked about every box, the best first, that none better suppresses. One that does not stand
+        is as if it had not been there: it is not kept, and suppresses nothing.
 
     Returns
     -------
@@ -223,6 +312,8 @@ def box_nms(
     rest, kept = np.arange(len(order)), list[int]()
     while rest.size:
         best, rest = rest[0], rest[1:]
+        if not stands(int(order[best])):
+            continue
         kept.append(best)
         width = np.minimum(x1[best], x1[rest]) - np.maximum(x0[best], x0[rest])
         height = np.minimum(y1[best], y1[rest]) - np.maximum(y0[best], y0[rest])

@@ -50,8 +50,13 @@ def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
 
 def bounding_box_xyxy(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int] | None:
     """Tight half-open box around a mask, or None when the mask is empty."""
-    columns = np.flatnonzero(mask.any(axis=0))
-    if columns.size == 0:
+    height, width = mask.shape
+    if mask.size == 0:
         return None
-    rows = np.flatnonzero(mask.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    y0 = int(mask.argmax()) // width  # stops at the first pixel of the object
+    rows = np.logical_or.reduce(mask[y0:], axis=1)
+    if not rows[0]:
+        return None
+    y1 = height - int(rows[::-1].argmax())
+    columns = np.logical_or.reduce(mask[y0:y1], axis=0)
+    return int(columns.argmax()), y0, width - int(columns[::-1].argmax()), y1

@@ -6,23 +6,20 @@ The reference is never empty: a target that is not there has no score.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
-from scipy.spatial import KDTree
+from jaxtyping import Bool, Float64
 
+from promptseg.border import Canvas, bands, between, rims, side_by_side
 from promptseg.mask import Rle, bounding_box_xyxy
 
 # Axes are left unnamed where two masks meet: unequal shapes are then our ValueError for everyone,
 # not the type checker's error for those who run one.
 Mask = Bool[np.ndarray, "_ _"]
 
-_CROSS: UInt8[np.ndarray, "3 3"] = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
-_SQUARE: UInt8[np.ndarray, "3 3"] = np.ones((3, 3), dtype=np.uint8)
 _BAND_PER_DIAGONAL = 0.02
 # Five pixels of 0.4 mm are 2 mm, whatever the last bits of the sum say.
 _ROUNDING = 1e-9
@@ -89,7 +86,7 @@ class BorderDistances:
         ----------
         Maier-Hein et al. 2024, https://doi.org/10.1038/s41592-023-02151-z
         """
-        return float((self.from_pred.mean() + self.from_reference.mean()) / 2)
+        return (_mean(self.from_pred) + _mean(self.from_reference)) / 2
 
     @property
     def asd(self) -> float:
@@ -102,7 +99,7 @@ class BorderDistances:
         ----------
         Huang et al. 2024, https://doi.org/10.1016/j.media.2023.103061
         """
-        return float(self.from_pred.mean())
+        return _mean(self.from_pred)
 
     def nsd(self, tolerance: float) -> float:
         """Share of both borders that lies within a tolerance of the other border, in [0, 1].
@@ -114,8 +111,9 @@ class BorderDistances:
         ----------
         Nikolov et al. 2021, https://doi.org/10.2196/26151
         """
-        both = np.concatenate((self.from_pred, self.from_reference))
-        return float(np.mean(both <= tolerance * (1 + _ROUNDING)))
+        both = (self.from_pred, self.from_reference)
+        within = sum(int(np.count_nonzero(one <= tolerance * (1 + _ROUNDING))) for one in both)
+        return within / sum(one.size for one in both)
 
 
 def score(
@@ -160,22 +158,22 @@ def score(
     if not 0 <= nsd_tolerance < math.inf:
         raise ValueError(f"nsd_tolerance must be a finite length, not {nsd_tolerance}")
     unit: Literal["mm", "px"] = "px" if spacing_yx_mm is None else "mm"
-    band_px = boundary_band_px(pred.shape[0], pred.shape[1])
-    pred, reference = _crop_to_union(pred, reference)
-    distances = border_distances(pred, reference, spacing_yx)
-    both = int(np.count_nonzero(pred & reference))
-    either = int(np.count_nonzero(pred | reference))
+    canvas = side_by_side(pred, reference)
+    if canvas is None:
+        return Scores(0.0, 0.0, None, None, None, None, 0.0, nsd_tolerance, 0.0, None, unit)
+    both, either = _both_and_either(canvas)
     overlap = 2 * both / (either + both)
+    distances = BorderDistances(*between(rims(canvas), spacing_yx))
     return Scores(
         dice=overlap,
         jaccard=both / either,
-        hd=distances.hd if distances else None,
-        hd95=distances.hd95 if distances else None,
-        assd=distances.assd if distances else None,
-        asd=distances.asd if distances else None,
-        nsd=distances.nsd(nsd_tolerance) if distances else 0.0,
+        hd=distances.hd,
+        hd95=distances.hd95,
+        assd=distances.assd,
+        asd=distances.asd,
+        nsd=distances.nsd(nsd_tolerance),
         nsd_tolerance=nsd_tolerance,
-        boundary_iou=_band_iou(pred, reference, band_px),
+        boundary_iou=_band_iou(canvas, pred.shape),
         conformity=(3 * overlap - 2) / overlap if both else None,
         distance_unit=unit,
     )
@@ -191,6 +189,20 @@ def dice(pred: Mask, reference: Mask) -> float:
     _require_pair(pred, reference)
     total = np.count_nonzero(pred) + np.count_nonzero(reference)
     return float(2 * np.count_nonzero(pred & reference) / total)
+
+
+def dices(preds: Iterable[Mask], reference: Mask) -> list[float]:
+    """DICE of several masks with one reference, to the last bit that of `dice`, and quicker."""
+    box_xyxy = bounding_box_xyxy(reference)
+    found: list[float] = []
+    for pred in preds:
+        _require_pair(pred, reference)
+        assert box_xyxy is not None, "the reference has pixels"
+        x0, y0, x1, y1 = box_xyxy
+        inside = reference[y0:y1, x0:x1]
+        both = int(np.count_nonzero(pred[y0:y1, x0:x1] & inside))
+        found.append(2 * both / int(np.count_nonzero(pred) + np.count_nonzero(inside)))
+    return found
 
 
 def jaccard(pred: Mask, reference: Mask) -> float:
@@ -229,9 +241,8 @@ def boundary_iou(pred: Mask, reference: Mask) -> float:
     Cheng et al. 2021, https://doi.org/10.1109/CVPR46437.2021.01508
     """
     _require_pair(pred, reference)
-    band_px = boundary_band_px(pred.shape[0], pred.shape[1])
-    pred, reference = _crop_to_union(pred, reference)
-    return _band_iou(pred, reference, band_px)
+    canvas = side_by_side(pred, reference)
+    return 0.0 if canvas is None else _band_iou(canvas, pred.shape)
 
 
 def boundary_band_px(height: int, width: int) -> int:
@@ -245,54 +256,26 @@ def boundary_band_px(height: int, width: int) -> int:
 def border_distances(
     pred: Mask, reference: Mask, spacing_yx: tuple[float, float] = (1.0, 1.0)
 ) -> BorderDistances | None:
-    """Measure from each border to the other, exactly; None when the prediction is empty.
-
-    Cost: O(n log n) in the number of border pixels for shapes as they occur. Trees over the border
-    are as exact as a distance transform and cost nothing for the area between the borders.
-    """
+    """Measure from each border to the other, exactly; None when the prediction is empty."""
     _require_pair(pred, reference)
     _require_spacing(spacing_yx)
-    if not pred.any():
-        return None
-    pred_yx, reference_yx = _border_yx(pred, spacing_yx), _border_yx(reference, spacing_yx)
-    return BorderDistances(
-        from_pred=_nearest(pred_yx, reference_yx),
-        from_reference=_nearest(reference_yx, pred_yx),
-    )
+    canvas = side_by_side(pred, reference)
+    return None if canvas is None else BorderDistances(*between(rims(canvas), spacing_yx))
 
 
-def _border_yx(
-    mask: Bool[np.ndarray, "h w"], spacing_yx: tuple[float, float]
-) -> Float64[np.ndarray, "p 2"]:
-    """Places of the border pixels in the unit of the spacing."""
-    flat = np.flatnonzero(_rim(mask, _CROSS, 1))  # a tenth of the time of np.argwhere
-    return np.stack(np.unravel_index(flat, mask.shape), axis=1) * np.array(spacing_yx, np.float64)
+def _band_iou(canvas: Canvas, image_hw: tuple[int, ...]) -> float:
+    both, either = _both_and_either(bands(canvas, boundary_band_px(*image_hw)))
+    return both / either
 
 
-def _nearest(
-    points_yx: Float64[np.ndarray, "p 2"], others_yx: Float64[np.ndarray, "q 2"]
-) -> Float64[np.ndarray, "p"]:
-    """Distance of each point to the nearest of the others."""
-    distances, _ = KDTree(others_yx).query(points_yx)
-    return np.asarray(distances, dtype=np.float64)
+def _both_and_either(canvas: Canvas) -> tuple[int, int]:
+    """Count the pixels of the intersection and of the union."""
+    both = int(np.count_nonzero(canvas[:, 0] & canvas[:, 1]))
+    return both, int(np.count_nonzero(canvas)) - both
 
 
-def _band_iou(pred: Mask, reference: Mask, band_px: int) -> float:
-    return jaccard(_rim(pred, _SQUARE, band_px), _rim(reference, _SQUARE, band_px))
-
-
-def _rim(
-    mask: Bool[np.ndarray, "h w"], neighbours: UInt8[np.ndarray, "3 3"], steps: int
-) -> Bool[np.ndarray, "h w"]:
-    """Pixels of a mask from which some outside pixel is reached in at most that many steps."""
-    core: UInt8[np.ndarray, "h w"] = cv2.erode(
-        np.ascontiguousarray(mask, dtype=np.uint8),
-        neighbours,
-        iterations=steps,
-        borderType=cv2.BORDER_CONSTANT,
-        borderValue=0,  # what is outside the array is outside the mask: a crop changes nothing
-    )
-    return np.asarray(mask & (core == 0))
+def _mean(distances: Float64[np.ndarray, "n"]) -> float:
+    return float(np.add.reduce(distances) / distances.size)  # ndarray.mean, and quicker
 
 
 def _percentile_95(distances: Float64[np.ndarray, "n"]) -> float:
@@ -300,15 +283,9 @@ def _percentile_95(distances: Float64[np.ndarray, "n"]) -> float:
     place = 0.95 * (len(distances) - 1)
     below = int(place)
     above, share = min(below + 1, len(distances) - 1), place - below
-    low, high = np.partition(distances, (below, above))[[below, above]]
-    return float(low + share * (high - low) if share < 0.5 else high - (high - low) * (1 - share))
-
-
-def _crop_to_union(pred: Mask, reference: Mask) -> tuple[Mask, Mask]:
-    box_xyxy = bounding_box_xyxy(pred | reference)
-    assert box_xyxy is not None, "the reference has pixels"
-    x0, y0, x1, y1 = box_xyxy
-    return pred[y0:y1, x0:x1], reference[y0:y1, x0:x1]
+    ordered = np.partition(distances, (below, above))
+    low, high = float(ordered[below]), float(ordered[above])
+    return low + share * (high - low) if share < 0.5 else high - (high - low) * (1 - share)
 
 
 def _require_pair(pred: Mask, reference: Mask) -> None:

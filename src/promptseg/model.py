@@ -1,6 +1,6 @@
 """The seam to any promptable model: embed an image once, then decode prompts from the embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
@@ -16,6 +16,7 @@ SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
+PIECE_BYTES = 64_000_000  # of maps at the image's size held at once; a larger map stands alone
 E = TypeVar("E")
 
 
@@ -113,9 +114,23 @@ class ModelCard:
 
 
 def masks_at(candidates: Candidates, size_hw: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:
-    """Bring a model's logits to the size of the image and threshold them at 0."""
-    masks: Bool[np.ndarray, "n h w"] = logits_at(candidates.logits, candidates.canvas, size_hw) > 0
+    """Bring a model's logits to the size of the image and threshold them at 0.
+
+    Enlarged are at most 64 MB of logits at a time, or one map where that is larger.
+    """
+    logits, canvas = candidates.logits, candidates.canvas
+    masks = np.empty((len(logits), *size_hw), dtype=bool)
+    for piece in pieces(len(logits), canvas, size_hw):
+        masks[piece] = logits_at(logits[piece], canvas, size_hw) > 0
     return masks
+
+
+def pieces(count: int, canvas: Canvas | None, size_hw: tuple[int, int]) -> Iterator[slice]:
+    """Cut so many maps so that those of a piece take at most `PIECE_BYTES` enlarged, or are one."""
+    side = canvas.side if canvas else 0
+    most = max(1, PIECE_BYTES // (4 * (size_hw[0] * size_hw[1] + 2 * side * side)))
+    for start in range(0, count, most):
+        yield slice(start, start + most)
 
 
 def logits_at(

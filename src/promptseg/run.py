@@ -7,17 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from promptseg.ahead import ahead
 from promptseg.contamination import found
 from promptseg.corpus import Corpus, RowGroup
-from promptseg.evaluation import Evaluated, evaluate, evaluate_masks
+from promptseg.evaluation import evaluate, evaluate_masks
 from promptseg.model import Segmenter
 from promptseg.models import MODELS, licence_of, published_hash
+from promptseg.parquet import write_atomically
+from promptseg.pending import Evaluated
 from promptseg.plan import Plan
 from promptseg.predictions import Predictions
 from promptseg.record import Run, RunFolder, start_run
+from promptseg.stages import Profile, Stopwatch, unwatched
 from promptseg.subset import Choice, Subset, choose_subset
 
 Answering = Segmenter[Any] | Predictions
@@ -33,6 +38,11 @@ class Part:
     index: int
     model: int
     groups: tuple[RowGroup, ...]
+
+    @property
+    def n_images(self) -> int:
+        """Count its images."""
+        return sum(group.n_images for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +187,7 @@ def evaluate_into(
     return folder
 
 
-def evaluate_corpus(
+def evaluate_corpus(  # noqa: PLR0913 - what, with which models, whereto, and how
     corpus: Corpus,
     folder: RunFolder,
     models: Mapping[str, Answering],
@@ -185,35 +195,43 @@ def evaluate_corpus(
     *,
     subset: Subset | None = None,
     retry_failed: bool = False,
+    stopwatch: Stopwatch | None = None,
 ) -> Iterator[Progress]:
     """Evaluate what a run folder lacks yet, and yield after every image.
 
-    `retry_failed` also evaluates again the parts that hold a failed record.
+    `retry_failed` also evaluates again the parts that hold a failed record. A stopwatch is told
+    how long every stage takes.
     """
     ordered = list(models.values())
-    targets = None if subset is None else subset.targets
+    left: dict[int, list[Part]] = {}
     for part in parts_of(_groups(corpus, subset), len(ordered)):
-        model = ordered[part.model]
-        whole = folder.has_part(part.index)
-        if whole and not (retry_failed and folder.has_failures(part.index)):
-            yield Progress(model.name, sum(group.n_images for group in part.groups))
+        if folder.has_part(part.index) and not (retry_failed and folder.has_failures(part.index)):
+            yield Progress(ordered[part.model].name, part.n_images)
         else:
-            samples = (one for group in part.groups for one in corpus.read(group, targets))
-            if isinstance(model, Predictions):
-                answers = evaluate_masks(samples, model, plan)
-            else:
-                answers = evaluate(samples, model, plan)
-            yield from _write_part(folder, part, model.name, answers)
+            left.setdefault(part.model, []).append(part)
+    targets = None if subset is None else subset.targets
+    watch = unwatched if stopwatch is None else stopwatch.watch
+    for index, parts in left.items():
+        groups = [group for part in parts for group in part.groups]
+        samples = ahead((one for group in groups for one in corpus.read(group, targets)), watch)
+        model = ordered[index]
+        if isinstance(model, Predictions):
+            answers = evaluate_masks(samples, model, plan, watch=watch)
+        else:
+            answers = evaluate(samples, model, plan, watch=watch)
+        for part in parts:
+            done: list[Evaluated] = []
+            for one in islice(answers, part.n_images):
+                done.append(one)
+                if stopwatch is not None:
+                    stopwatch.count(1, len(one.prompts))
+                failed = sum(record.outcome == "failed" for record in one.records)
+                yield Progress(model.name, 1, len(one.prompts), failed)
+            with watch("writing"):
+                _write(folder, part, done)
 
 
-def _write_part(
-    folder: RunFolder, part: Part, model: str, answers: Iterator[Evaluated]
-) -> Iterator[Progress]:
-    done: list[Evaluated] = []
-    for one in answers:
-        done.append(one)
-        failed = sum(record.outcome == "failed" for record in one.records)
-        yield Progress(model, 1, len(one.prompts), failed)
+def _write(folder: RunFolder, part: Part, done: Sequence[Evaluated]) -> None:
     folder.write_part(
         part.index,
         [record for one in done for record in one.records],
@@ -221,6 +239,12 @@ def _write_part(
         [row for one in done for row in one.masks],
         [row for one in done for row in one.attributes],
     )
+
+
+def keep_profile(folder: RunFolder, profile: Profile) -> None:
+    """Write where the time went beside the records, over what was told before; no record has it."""
+    content = json.dumps(asdict(profile), indent=2) + "\n"
+    write_atomically(folder.path / "profile.json", content.encode())
 
 
 def failures(folder: RunFolder) -> dict[str, int]:

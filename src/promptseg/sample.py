@@ -109,7 +109,9 @@ def _by_object(targets: Iterable[Target]) -> list[list[Target]]:
 
 def _joined(group: Sequence[Target]) -> Target:
     first = group[0]
-    mask = np.logical_or.reduce([target.mask for target in group])
+    mask = group[0].mask.copy()
+    for target in group[1:]:
+        mask |= target.mask
     return Target(class_id(first), first.object, mask, annotator=first.annotator)
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Bool
 from promptseg.errors import ModelError
 from promptseg.everything import Survivors, overlaps
 from promptseg.mask import Rle, from_rle, to_rle
-from promptseg.metric import dice as dice_of
-from promptseg.metric import dice_table, score
+from promptseg.metric import dice_table, dices, score
 from promptseg.model import Candidates, Selection, Training, masks_at
 from promptseg.plan import Plan, Question
 from promptseg.predictions import Predicted
@@ -21,6 +20,7 @@ from promptseg.prompt import Prompt, points_of, to_json
 from promptseg.record import MaskRow, Record
 from promptseg.sample import Sample, Target, Unreadable, regroup, task_name
 from promptseg.selection import choose
+from promptseg.stages import Watch, unwatched
 from promptseg.strategy import Strategy
 
 LONGEST_REASON = 500
@@ -77,6 +77,7 @@ class Scorer:
 
     answerer: Answerer
     plan: Plan
+    watch: Watch = unwatched
 
     def draft(self, sample: Sample | Unreadable, question: Question) -> Record:
         """Fill in what is known of a record before there is a target and an answer."""
@@ -149,7 +150,7 @@ class Scorer:
         if not np.isfinite(candidates.logits).all() or not (iou is None or np.isfinite(iou).all()):
             raise ValueError("it holds numbers that are not finite")
         masks = masks_at(candidates, (sample.image.shape[0], sample.image.shape[1]))
-        dice = [dice_of(mask, asked.target.mask) for mask in masks]
+        dice = dices(masks, asked.target.mask)
         records: list[Record] = []
         scored: dict[int, Record] = {}
         for selection in self.plan.selections_of(asked.question.strategy):
@@ -185,11 +186,12 @@ class Scorer:
         scores = score(mask, target.mask, sample.spacing_yx_mm, nsd_tolerance=tolerance)
         spacing = sample.spacing_yx_mm or (1.0, 1.0)
         height, width = mask.shape
+        predicted_px = int(np.count_nonzero(mask))
         return replace(
             draft,
-            outcome="ok" if mask.any() else "miss",
-            reason=None if mask.any() else "the mask is empty",
-            predicted_px=int(np.count_nonzero(mask)),
+            outcome="ok" if predicted_px else "miss",
+            reason=None if predicted_px else "the mask is empty",
+            predicted_px=predicted_px,
             reference_px=int(np.count_nonzero(target.mask)),
             image_diagonal=float(np.hypot(height * spacing[0], width * spacing[1])),
             **{name: getattr(scores, name) for name in scores.__slots__},
@@ -220,7 +222,8 @@ class Scorer:
         matches = Counter(i for j, i in enumerate(best) if count and table[i, j] > 0)
         draft = replace(draft, n_survivors=count, n_unmatched=count - len(matches))
         records: list[Record] = []
-        used: dict[int, Bool[np.ndarray, "h w"]] = {}
+        used: dict[int, None] = {}
+        first = from_rle(survivors.masks[0]) if count else None  # others are expanded one by one
         for target, match in zip(targets, best, strict=True):
             own = of_target(draft, target)
             for selection in self.plan.selections_of(question.strategy):
@@ -229,15 +232,15 @@ class Scorer:
                     records.append(self._missed(selected, sample, target, "no mask survived"))
                     continue
                 index = match if selection == "oracle" else 0
-                if index not in used:
-                    used[index] = from_rle(survivors.masks[index])
+                used[index] = None
+                mask = from_rle(survivors.masks[index]) if index or first is None else first
                 found = replace(
                     selected,
                     mask_index=index,
                     predicted_iou=float(survivors.predicted_iou[index]),
                     n_matches=matches[index],
                 )
-                records.append(self._score(found, sample, target, used[index]))
+                records.append(self._score(found, sample, target, mask))
         rows = [
             _mask_row(draft, None, index, survivors.masks[index])
             for index in self._kept(used, count)

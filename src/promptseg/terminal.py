@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from promptseg.plan import Plan
     from promptseg.record import RunFolder
     from promptseg.report import Row
+    from promptseg.stages import Profile, Stopwatch
     from promptseg.stats import Estimate
     from promptseg.subset import Choice, Subset
 
@@ -211,7 +212,7 @@ def choose(corpus: "Corpus", choice: "Choice", plan: "Plan") -> "Subset | None":
     return subset
 
 
-def run_plan(
+def run_plan(  # noqa: PLR0913 - what evaluate_corpus takes
     corpus: "Corpus",
     models: "Mapping[str, run.Answering]",
     plan: "Plan",
@@ -219,13 +220,22 @@ def run_plan(
     *,
     subset: "Subset | None" = None,
     retry_failed: bool = False,
+    stopwatch: "Stopwatch | None" = None,
 ) -> None:
     """Evaluate a corpus into a run folder behind a progress bar."""
     from promptseg.run import evaluate_corpus
 
     if done := folder.parts_done():
         err.print(f"{folder.path}: {done} of {folder.run.n_parts} parts are there already.")
-    steps = evaluate_corpus(corpus, folder, models, plan, subset=subset, retry_failed=retry_failed)
+    steps = evaluate_corpus(
+        corpus,
+        folder,
+        models,
+        plan,
+        subset=subset,
+        retry_failed=retry_failed,
+        stopwatch=stopwatch,
+    )
     follow_evaluation(steps, folder.run.n_images * len(models))
 
 
@@ -255,8 +265,10 @@ def _follow_evaluation(steps: "Iterator[run.Progress]", n_images: int) -> None:
     err.print(f"{plural(n_images, 'image')}, {asked}{seconds:.0f} s")
 
 
-def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
-    """Print a run's table and its failures; return the exit code."""
+def show_outcome(
+    folder: "RunFolder", *, as_json: bool = False, profile: "Profile | None" = None
+) -> int:
+    """Print a run's table, its failures and where its time went; return the exit code."""
     from promptseg.report import flat, table_rows
     from promptseg.report.words import barren, everything, misses, plural
     from promptseg.run import failures
@@ -265,9 +277,12 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
     failed = failures(folder)
     if as_json:
         lines = [flat(row) for row in rows]
-        print_json({"run": str(folder.path), "rows": lines, "failed": failed})
+        told = {} if profile is None else {"profile": profile}
+        print_json({"run": str(folder.path), "rows": lines, "failed": failed, **told})
     else:
         print_scores(f"{folder.run.corpus}: {folder.path}", rows)
+    if profile is not None:
+        show_profile(profile)
     for line in (*everything(folder.records()), *barren(folder), *misses(folder)):
         err.print(line, markup=False)
     for reason, count in failed.items():
@@ -277,6 +292,34 @@ def show_outcome(folder: "RunFolder", *, as_json: bool = False) -> int:
     elif failed:
         err.print("When the cause is mended, the same command with --retry-failed tries again.")
     return EXIT_FAILED_SAMPLES if failed else EXIT_DONE
+
+
+def show_profile(profile: "Profile") -> None:
+    """Print where the time of an evaluation went, on standard error."""
+    from promptseg.report.words import plural
+
+    done = f"{plural(profile.images, 'image')}, {plural(profile.prompts, 'prompt')}"
+    table = Table(title=f"{done} in {profile.wall_s:.2f} s", title_justify="left", box=None)
+    table.add_column("stage")
+    for name in ("calls", "seconds", "CPU s", "share", "ms/image", "ms/prompt"):
+        table.add_column(name, justify="right")
+    for line in profile.stages:
+        means = (line.ms_per_image, line.ms_per_prompt)
+        table.add_row(
+            line.stage,
+            str(line.calls),
+            f"{line.wall_s:.2f}",
+            f"{line.cpu_s:.2f}",
+            f"{line.share:.1%}",
+            *("–" if mean is None else f"{mean:.1f}" for mean in means),
+        )
+    err.print(table)
+    err.print(
+        f"Stages beside one another: {profile.overlap:.2f} at a time. CPU: {profile.cpu_s:.2f} s, "
+        f"{profile.cores_busy:.2f} cores busy; {profile.helpers_cpu_s:.2f} s of it in no stage's "
+        f"own thread (torch's helpers). Peak memory: {profile.peak_bytes / 2**30:.2f} GiB.",
+        markup=False,
+    )
 
 
 CHECK_MARKS = {"passed": "[green]passed ", "failed": "[bold red]FAILED ", "skipped": "[dim]skipped"}

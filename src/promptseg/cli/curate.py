@@ -128,7 +128,7 @@ def curate(
         str | None,
         typer.Option(
             help="keep the names of files, or hash them and what they tell of subjects under "
-            "--key. (default: hash DICOM, keep others)",
+            "--key. (default: keep)",
             rich_help_panel=PRIVACY,
         ),
     ] = None,

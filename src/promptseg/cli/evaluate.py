@@ -204,6 +204,14 @@ def evaluate(
             "--retry-failed", help="Try again what failed in this run.", rich_help_panel=WORK
         ),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Tell where the time went, stage by stage; kept in the run as profile.json.",
+            rich_help_panel=WORK,
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prompt models on every target of a corpus, score every mask, and write a run.
@@ -218,10 +226,13 @@ def evaluate(
 
     promptseg evaluate heart.corpus --masks my_network/ --out network.run
     """
+    from promptseg.stages import Stopwatch
+
+    stopwatch = Stopwatch()  # before what is heavy is imported
     from promptseg.corpus import open_corpus
     from promptseg.plan import Plan, SaveMasks, plan_of_masks
     from promptseg.record import start_run
-    from promptseg.run import describe_run
+    from promptseg.run import describe_run, keep_profile
     from promptseg.sample import Unit
     from promptseg.subset import Choice
     from promptseg.terminal import choose, run_plan, say_unit, show_outcome
@@ -264,8 +275,15 @@ def evaluate(
     run = describe_run(data, answering, plan, subset=subset, device=where_to, dtype=dtype)
     run = replace(run, trained_on=_with(run.trained_on, run.models, trained_on or []))
     folder = start_run(out, run)
-    run_plan(data, answering, plan, folder, subset=subset, retry_failed=retry_failed)
-    raise typer.Exit(show_outcome(folder, as_json=as_json))
+    stopwatch.so_far("loading")
+    told = stopwatch if profile else None
+    run_plan(
+        data, answering, plan, folder, subset=subset, retry_failed=retry_failed, stopwatch=told
+    )
+    times = told.profile() if told else None
+    if times is not None:
+        keep_profile(folder, times)
+    raise typer.Exit(show_outcome(folder, as_json=as_json, profile=times))
 
 
 def _valid(make: Any, **settings: Any) -> Any:

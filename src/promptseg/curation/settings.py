@@ -31,7 +31,7 @@ class Curation:
     object_name: str | None = None  # what a mask shows that says nothing itself
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold
-    names: NamesOf | None = None  # of files; else hash for clinical formats
+    names: NamesOf | None = None  # of files; else keep
     split: str | None = None  # shares, as train=0.7,val=0.1,test=0.2
     split_by: SplitBy = "subject"
     split_seed: int = 0

@@ -51,11 +51,12 @@ def drawn(folder: Path, images: Sequence[ImageFile], kind: Kind | None) -> Itera
     naming = Naming(nameless="object", binary=kind is None)
     reading = Reading(folder=folder, dataset="look", naming=naming, keep_empty=True)
     chosen = np.unique(np.linspace(0, max(len(images) - 1, 0), _MOST_TRIED).astype(int))
+    hues: dict[str, int] = {}  # an object has one colour in all images
     n_drawn = 0
     for index in chosen if images else ():
         image = images[index]
         own = replace(image, masks=tuple(mask for mask in image.masks if mask.kind is kind))
-        picture = _picture(own, reading)
+        picture = _picture(own, reading, hues)
         if picture is not None:
             yield picture
             n_drawn += 1
@@ -63,7 +64,7 @@ def drawn(folder: Path, images: Sequence[ImageFile], kind: Kind | None) -> Itera
             return
 
 
-def _picture(image: ImageFile, reading: Reading) -> Drawn | None:
+def _picture(image: ImageFile, reading: Reading, hues: dict[str, int]) -> Drawn | None:
     """Draw an image, or that slice of a volume that shows most."""
     best: tuple[int, Frame] | None = None
     reasons: list[str] = []
@@ -82,29 +83,29 @@ def _picture(image: ImageFile, reading: Reading) -> Drawn | None:
     told = tuple(dict.fromkeys(reasons))
     if best is None:
         return Drawn(printable(image.source), 0, 0, "", (), 0, told, "") if told else None
-    return _drawn(best[1], told)
+    return _drawn(best[1], told, hues)
 
 
-def _drawn(frame: Frame, reasons: tuple[str, ...]) -> Drawn:
+def _drawn(frame: Frame, reasons: tuple[str, ...], hues: dict[str, int]) -> Drawn:
     picture = frame.picture
     shown = displayed(picture.pixels, picture.lo, picture.hi)
     height, width = shown.shape[:2]
     targets = [target for _, target in targets_in(frame)]
-    layers = tuple(
-        Layer(
-            target.target_id.partition("#")[2],
-            outline(target.mask, max(height, width) / 1000),
-            np.count_nonzero(target.mask) / target.mask.size,
-            (index * 137 + 200) % 360,  # neighbours differ most with the golden angle
+    layers = []
+    for target in targets[:_MOST_OBJECTS]:
+        name = target.target_id.partition("#")[2]
+        path = outline(target.mask, max(height, width) / 1000)
+        share = np.count_nonzero(target.mask) / target.mask.size
+        # by the golden angle, neighbours differ most
+        layers.append(
+            Layer(name, path, share, hues.setdefault(name, (len(hues) * 137 + 200) % 360))
         )
-        for index, target in enumerate(targets[:_MOST_OBJECTS])
-    )
     return Drawn(
         source=printable(frame.source),
         width=width,
         height=height,
         uri=data_uri(shown, side=_SIDE, most_bytes=_BYTES),
-        layers=layers,
+        layers=tuple(layers),
         n_more=len(targets) - len(layers),
         reasons=reasons,
         place=f"{frame.place.plane} slice {frame.place.slice_index}" if frame.place else "",

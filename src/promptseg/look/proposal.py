@@ -130,8 +130,10 @@ def _channels(content: Content) -> list[str]:
 
 
 def _labels(content: Content) -> list[str]:
-    advice = "name them; [1, 2] joins two values, and 0 is background unless it is named"
-    lines = ["", f"[masks.labels] # {advice}"]
+    lines = [
+        "",
+        "[masks.labels] # name them; [1, 2] joins values; 0 is background unless it is named",
+    ]
     for value in content.values[:_MOST_LABELS]:
         remark = f"{100 * value.share:.2g} % of the pixels, in {value.n_files} of the files"
         number = int(value.value)

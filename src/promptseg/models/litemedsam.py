@@ -20,6 +20,7 @@ from promptseg.errors import ModelError
 from promptseg.model import Candidates, Canvas, Training
 from promptseg.models import MODELS
 from promptseg.models.sam_decoder import Prepared, SamHead, originally_named, renamed
+from promptseg.models.threads import each_on_one_core
 from promptseg.models.tinyvit import TinyViT
 from promptseg.prompt import Box, Points, Prompt, PromptKind, box_of, points_of
 from promptseg.trainable import Part, Tokens
@@ -129,8 +130,8 @@ class LiteMedSamSegmenter:
         # the head stays in float32: it is small, and its position encoding needs the digits
         self.encoder = network.image_encoder.to(self.device, self.dtype).eval()
         self.head = network.head.to(self.device).eval()
-        # On a CPU the last digits of a matrix product depend on how many rows it has. One prompt at
-        # a time has the same answer beside whatever others.
+        # On a CPU the last digits of a matrix product depend on how many rows it has, and how many
+        # threads share it. One prompt in one thread has the same answer beside whatever others.
         self.prompts_per_pass = 1 if self.device.type == "cpu" else PROMPTS_PER_PASS
 
     @torch.inference_mode()
@@ -156,17 +157,25 @@ class LiteMedSamSegmenter:
         """Make what `segment` takes of the encoder's output."""
         return Embedding(self.head.prepare(features), image_hw, resized_hw(image_hw))
 
-    @torch.inference_mode()
     def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Candidates]:
-        """Decode prompts of one shape together; all four mask tokens come from one pass."""
+        """Decode prompts of one shape together; all four mask tokens come from one pass.
+
+        On a CPU every prompt has a thread of its own for its whole pass.
+        """
         answers: dict[int, Candidates] = {}
-        for chunk in _chunks(prompts, self.prompts_per_pass):
-            logits, iou = self._decode(embedding, [prompts[index] for index in chunk])
+        chunks = list(_chunks(prompts, self.prompts_per_pass))
+        groups = [[prompts[index] for index in chunk] for chunk in chunks]
+        if self.device.type == "cpu":
+            decoded = each_on_one_core(lambda group: self._decode(embedding, group), groups)
+        else:
+            decoded = [self._decode(embedding, group) for group in groups]
+        for chunk, (logits, iou) in zip(chunks, decoded, strict=True):
             for row, index in enumerate(chunk):
                 canvas = Canvas(SIDE, embedding.valid_hw)
                 answers[index] = Candidates(logits[row], iou[row], 0, (1, 2, 3), canvas)
         return [answers[index] for index in range(len(prompts))]
 
+    @torch.inference_mode()
     def _decode(
         self, embedding: Embedding, prompts: Sequence[Prompt]
     ) -> tuple[Float32[np.ndarray, "b 4 256 256"], Float32[np.ndarray, "b 4"]]:

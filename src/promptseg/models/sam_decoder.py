@@ -81,6 +81,7 @@ class Prepared:
     key: Float[Tensor, "1 heads n d"]  # of tokens that look at the image
     value: Float[Tensor, "1 heads n d"]
     query: Float[Tensor, "1 heads n d"]  # of the image that looks at tokens
+    doubling: tuple[Float[Tensor, "2 c e2"], Float[Tensor, "2 f l2"]]  # upscaling, by row
 
 
 class SamHead(nn.Module):
@@ -118,12 +119,15 @@ class SamHead(nn.Module):
         positions = self.image_positions().flatten(2).transpose(1, 2).contiguous()
         layer: Any = self.mask_decoder.transformer.layers[0]
         seen, by_tokens = cells + positions, layer.cross_attn_token_to_image
+        upscaling = (self.mask_decoder.upscale_conv1, self.mask_decoder.upscale_conv2)
+        one, two = (up.weight.permute(2, 0, 3, 1).flatten(2) for up in upscaling)
         return Prepared(
             cells,
             positions,
             split(by_tokens.k_proj(seen)).contiguous(),
             split(by_tokens.v_proj(cells)).contiguous(),
             split(layer.cross_attn_image_to_token.q_proj(seen)).contiguous(),
+            (one, two),
         )
 
     def forward(
@@ -143,18 +147,19 @@ class SamHead(nn.Module):
         decoder: Any = self.mask_decoder
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         asked = torch.cat([own.expand(sparse.shape[1], -1, -1), sparse[0]], dim=1)
-        tokens, cells = two_way(decoder.transformer, asked, image)
+        tokens, cells = two_way(decoder.transformer, asked, image, own.shape[0])
         filters = torch.stack(
             [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)],
             dim=1,
         )
-        return upscaled(decoder, cells, filters), decoder.iou_prediction_head(tokens[:, 0])
+        logits = upscaled(decoder, cells, filters, image.doubling)
+        return logits, decoder.iou_prediction_head(tokens[:, 0])
 
 
 def two_way(
-    transformer: Any, asked: Float[Tensor, "b t c"], image: Prepared
-) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b n c"]]:
-    """Let tokens and cells look at each other in turn; give both as they are then."""
+    transformer: Any, asked: Float[Tensor, "b t c"], image: Prepared, n_own: int
+) -> tuple[Float[Tensor, "b own c"], Float[Tensor, "b n c"]]:
+    """Let tokens and cells look at each other in turn; give the first tokens, and the cells."""
     first, second = transformer.layers
     tokens = first.layer_norm1(_among_tokens(first.self_attn, asked, asked))
     look = first.cross_attn_token_to_image
@@ -178,6 +183,7 @@ def two_way(
     cells = second.layer_norm4(_to_image(look, cells, seen, (tokens + asked, tokens)))
 
     look, seen = transformer.final_attn_token_to_image, cells + image.positions
+    tokens, asked = tokens[:, :n_own], asked[:, :n_own]  # those of the prompt have done their part
     found = _from_image(look, tokens + asked, cells, seen)
     return cast(Tensor, transformer.layer_norm_final_attn(tokens + found)), cells
 
@@ -254,25 +260,26 @@ def _offered(attention: Any, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b
 
 
 def upscaled(
-    decoder: Any, cells: Float[Tensor, "b n c"], filters: Float[Tensor, "b m k"]
+    decoder: Any,
+    cells: Float[Tensor, "b n c"],
+    filters: Float[Tensor, "b m k"],
+    doubling: tuple[Float[Tensor, "2 c e2"], Float[Tensor, "2 f l2"]],
 ) -> Float[Tensor, "b m h w"]:
     """Enlarge cells four times by two transposed convolutions, and apply the filters.
 
-    Of stride and size 2, they are products of matrices: channels stay last, and only the logits
-    are put into the order of pixels.
+    Of stride and size 2, they are products of matrices: channels stay last. The upper and the lower
+    pixels of a cell are computed apart, so that logits come out in whole rows of the image.
     """
-    first, second, norm = decoder.upscale_conv1, decoder.upscale_conv2, decoder.upscale_layer_norm
-    side = math.isqrt(cells.shape[1])
-    fine: Tensor = _doubled(first, cells.flatten(0, 1))
-    fine = F.gelu(F.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-    finest = F.gelu(_doubled(second, fine)).view(len(cells), -1, filters.shape[2])
-    logits = finest @ filters.transpose(1, 2)
-    placed = logits.view(len(cells), side, side, 2, 2, 2, 2, -1)
-    return placed.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
-
-
-def _doubled(convolution: Any, rows: Float[Tensor, "r c"]) -> Float[Tensor, "r4 k"]:
-    """Apply a transposed convolution of stride and size 2: four rows for one, (y, x) in order."""
-    weight = convolution.weight.permute(0, 2, 3, 1)
-    product = torch.addmm(convolution.bias.repeat(4), rows, weight.flatten(1))
-    return product.view(-1, weight.shape[3])
+    norm = decoder.upscale_layer_norm
+    biases = (decoder.upscale_conv1.bias.repeat(2), decoder.upscale_conv2.bias.repeat(2))
+    side, channels = math.isqrt(cells.shape[1]), norm.weight.shape[0]
+    rows = list[Tensor]()
+    for half in doubling[0]:
+        fine = torch.addmm(biases[0], cells.flatten(0, 1), half).view(-1, channels)
+        fine = F.gelu(F.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        for quarter in doubling[1]:
+            finest = F.gelu(torch.addmm(biases[1], fine, quarter))
+            finest = finest.view(len(cells), -1, filters.shape[2])
+            rows.append(filters @ finest.transpose(1, 2))
+    logits = torch.stack(rows, dim=2).view(len(cells), -1, 4, side, 4 * side)
+    return logits.transpose(2, 3).reshape(len(cells), -1, 4 * side, 4 * side)

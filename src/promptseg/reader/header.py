@@ -230,4 +230,6 @@ def check_promise(path: Path, header: Header) -> None:
         promised //= 2
     most = held if header.packing == "raw" else held * MOST_PACKED
     if promised > most:
-        raise DataError(f"it is cut off: its header promises {promised} bytes of voxels")
+        raise DataError(
+            f"it cannot be read: it is cut off, its header promises {promised} bytes of voxels"
+        )

@@ -29,7 +29,7 @@ from promptseg.reader.volume import Volume, slabs
 
 Kind = Literal["min-max", "percentile", "window", "stated", "none"]
 Per = Literal["volume", "slice"]
-# level and width in Hounsfield units, as https://radiopaedia.org/articles/windowing-ct lists them
+# common levels and widths in Hounsfield units; departments differ
 WINDOWS: Mapping[str, tuple[float, float]] = {
     "lung": (-600, 1500),
     "mediastinum": (50, 350),

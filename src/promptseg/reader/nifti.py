@@ -73,7 +73,9 @@ def _stored(proxy: "ArrayProxy", path: Path) -> Shaped[np.ndarray, "..."]:
             if left < 0:
                 raise DataError("it holds more than its header says")
     if held != n_bytes:
-        raise DataError(f"it is cut off: its header promises {n_bytes} bytes of voxels")
+        raise DataError(
+            f"it cannot be read: it is cut off, its header promises {n_bytes} bytes of voxels"
+        )
     return np.frombuffer(content, proxy.dtype).reshape(proxy.shape, order="F")
 
 

@@ -1,6 +1,6 @@
 """Do intervals cover as often as they say, and do tests reject as rarely? On simulated patients.
 
-python benchmarks/statistics.py
+python benchmarks/intervals.py
 
 Every repetition draws subjects, whose images are alike. Symmetric: subjects' means are normal.
 Skewed: most subjects are good and few are bad, as DICE is (1 minus a gamma variable of shape 2).
