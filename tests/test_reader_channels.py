@@ -98,7 +98,7 @@ def test_a_stack_without_anything_is_one_empty_mask(tmp_path):
         ({"indptr": np.array([2, 4, 4, 10])}, "broken"),
         ({"indptr": np.array([0, 4, 4, 9])}, "broken"),
         ({"data": np.array(["x"] * 10)}, "no mask"),
-        ({"data": np.zeros(10, complex) + 1}, "no mask"),
+        ({"data": np.zeros(10, complex) + 1}, "are not read"),
         ({"data": np.ones(10**4)}, "10000 values"),
         ({"data": None}, "expected is one, or a sparse matrix"),
     ],
@@ -117,7 +117,7 @@ def test_nothing_is_unpickled(tmp_path):
     write(tmp_path / "b.npz", data=np.array([{}] * 10, dtype=object))
 
     for name in ("a.npy", "b.npz"):
-        with pytest.raises(DataError, match=r"not what fits its image|version|cannot be"):
+        with pytest.raises(DataError, match="Python objects, which are not unpickled"):
             read_stack(tmp_path / name, 3, SIZE)
 
 
@@ -132,7 +132,7 @@ def test_a_header_that_promises_too_much_is_refused_before_it_is_read(tmp_path):
         archive.writestr("arr_0.npy", header.getvalue() + b"\0" * 10**6)
 
     for name in ("a.npy", "b.npz"):
-        with pytest.raises(DataError, match="not what fits its image"):
+        with pytest.raises(DataError, match="ends before its"):
             read_stack(tmp_path / name, 3, SIZE)
     with pytest.raises(DataError, match="too many"):
         read_stack(tmp_path / "a.npy", 1000, (2**14, 2**14))

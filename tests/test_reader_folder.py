@@ -3,7 +3,8 @@
 import pytest
 
 from promptseg.errors import DataError
-from promptseg.reader.folder import MaskFile, parse_name, scan
+from promptseg.reader.folder import MaskFile, frame_file, scan
+from promptseg.reader.mask_name import parse_name
 
 
 def a_folder(tmp_path, *files):
@@ -124,7 +125,7 @@ def test_what_cannot_be_paired_is_listed_with_its_reason(tmp_path):
     folder = a_folder(
         tmp_path,
         *("images/1.png", "images/1.jpg", "images/notes.txt", "images/.DS_Store"),
-        *("masks/1.png", "masks/9.png", "masks/1.gif"),
+        *("masks/1.png", "masks/9.png", "masks/1.webp"),
     )
     listing = scan(folder)
 
@@ -132,7 +133,7 @@ def test_what_cannot_be_paired_is_listed_with_its_reason(tmp_path):
     assert dict(listing.left_out) == {
         "images/1.png": "another image has the same name but for its suffix (or # for _)",
         "images/notes.txt": "files of this type are not read",
-        "masks/1.gif": "files of this type are not read",
+        "masks/1.webp": "files of this type are not read",
         "masks/9.png": "no image belongs to this mask by its name",
     }
 
@@ -192,9 +193,9 @@ def test_a_folder_of_masks_that_is_a_broken_link_is_an_error_or_listed(tmp_path)
 @pytest.mark.parametrize(
     ("files", "lost"),
     [
-        (["masks/1.gif"], True),
+        (["masks/1.webp"], True),
         (["masks/1.txt", "masks/1.png"], False),
-        (["masks/2.gif"], False),
+        (["masks/2.webp"], False),
         ([], False),
     ],
 )
@@ -203,3 +204,33 @@ def test_an_image_whose_only_mask_has_another_type_has_lost_it(tmp_path, files, 
     (image,) = scan(a_folder(tmp_path, "images/1.png", *files)).images
 
     assert image.lost_mask is lost
+
+
+@pytest.mark.parametrize(
+    ("source", "number", "object_name", "instance"),
+    [
+        ("masks/v_0007.png", 7, None, None),
+        ("masks/v_mask_7.png", 7, None, None),
+        ("masks/v-frame-007.png", 7, None, None),
+        ("masks/v_frame0007.png", 7, None, None),
+        ("masks/v/0007.png", 7, None, None),
+        ("masks/v/frame_0007.png", 7, None, None),
+        ("masks/v/v_0007.png", 7, None, None),
+        ("masks/v_liver_0007.png", 7, "liver", None),
+        ("masks/v/0007_liver.png", 7, "liver", None),
+        ("masks/v/0007_liver_2.png", 7, "liver", 2),
+        ("masks/v_0007_2.png", 7, None, 2),
+    ],
+)
+def test_the_name_of_a_frames_mask_tells_its_number(source, number, object_name, instance):
+    """The number first or last is the frame's; what is beside it is read as in other names."""
+    file = MaskFile(source, object_name, instance)
+
+    assert frame_file("v", file) == (file, number)
+
+
+def test_a_name_without_number_is_no_frames_mask():
+    """It is then that of the whole stack; a file that a mapping gave has its instance."""
+    assert frame_file("v", MaskFile("masks/v_liver.png", "liver")) is None
+    assert frame_file("v", MaskFile("masks/v.png")) is None
+    assert frame_file("v", MaskFile("masks/x.png", None, 3)) == (MaskFile("masks/x.png"), 3)

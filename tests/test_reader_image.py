@@ -7,7 +7,9 @@ import tifffile
 from PIL import Image
 
 from promptseg.errors import DataError
+from promptseg.pixels import displayed
 from promptseg.reader.image import finite_range, read_mask, read_picture, scaled
+from promptseg.reader.stack import open_pages
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (7, 5), dtype=np.uint8)
@@ -150,21 +152,13 @@ def test_a_file_that_is_not_there_is_called_that(tmp_path):
         read_picture(tmp_path / "no.png")
 
 
-def test_a_decompression_bomb_is_refused_not_decoded(tmp_path, monkeypatch):
-    """PIL only warns between one and two times its limit; a file that large is refused."""
-    path = saved(tmp_path / "a.png", GREY)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+def test_colours_for_print_become_rgb_and_it_is_recorded(tmp_path):
+    """Print colours have no exact RGB: what was done is kept with the picture."""
+    Image.new("CMYK", (16, 16), (255, 0, 0, 51)).save(tmp_path / "a.tif")
+    picture = read_picture(tmp_path / "a.tif")
 
-    with pytest.raises(DataError, match="exceeds limit"):
-        read_picture(path)
-
-
-def test_cmyk_is_refused(tmp_path):
-    """Print colours have no exact RGB."""
-    Image.new("CMYK", (5, 7)).save(tmp_path / "a.jpg")
-
-    with pytest.raises(DataError, match="CMYK"):
-        read_picture(tmp_path / "a.jpg")
+    assert (picture.pixels == [0, 204, 204]).all()
+    assert (picture.rule, picture.lo, picture.hi) == ("cmyk to rgb", 0, 255)
 
 
 def test_masks_keep_their_values(tmp_path):
@@ -243,3 +237,187 @@ def test_jpeg_masks_are_known_to_be_lossy(tmp_path):
     mask = np.kron(GREY > 127, np.ones((16, 16))).astype(np.uint8) * 255
     assert read_mask(saved(tmp_path / "a.jpg", mask)).lossy
     assert not read_mask(saved(tmp_path / "a.png", mask)).lossy
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
+def test_alpha_is_the_mask_where_the_rest_has_one_colour(tmp_path, colour):
+    """Editors draw on nothing: what is not drawn is transparent, whatever colour lies under it."""
+    alpha = np.where(GREY > 127, 255, 0).astype(np.uint8)
+    one = np.full((*GREY.shape, 3), colour, np.uint8)
+    under = np.where(alpha[:, :, None] > 0, one, RGB)
+    for colours in (one, under):
+        path = saved(tmp_path / "a.png", np.dstack([colours, alpha]))
+        assert np.array_equal(read_mask(path).values, alpha)
+
+    grey = saved(tmp_path / "b.png", np.dstack([one[:, :, 0], alpha]))
+    assert np.array_equal(read_mask(grey).values, alpha)
+
+
+def test_alpha_over_several_colours_or_of_one_value_is_no_mask(tmp_path):
+    """Greys with a transparent corner stay greys."""
+    labels = (GREY % 4).astype(np.uint8)
+    alpha = np.where(np.arange(5) > 0, 255, 0).astype(np.uint8) * np.ones_like(GREY)
+    for channel in (alpha, np.full_like(alpha, 255), np.zeros_like(alpha)):
+        path = saved(tmp_path / "a.png", np.dstack([labels, labels, labels, channel]))
+        assert np.array_equal(read_mask(path).values, labels)
+
+
+def test_a_coloured_palette_without_black_means_its_indices(tmp_path):
+    """White paper at index 0, drawn on in colours."""
+    indices = (GREY % 3).astype(np.uint8)
+    picture = Image.fromarray(indices, mode="P")
+    picture.putpalette([255, 255, 255, 200, 0, 0, 0, 99, 0])
+    picture.save(tmp_path / "a.png")
+
+    assert np.array_equal(read_mask(tmp_path / "a.png").values, indices)
+
+
+@pytest.mark.parametrize(
+    ("array", "count"),
+    [
+        (GREY, 1), (RGB, 1), (GREY[:, :, None], 1), (GREY[None], 1), (np.dstack([RGB, GREY]), 1),
+        (np.stack([GREY] * 2), 2), (np.stack([RGB] * 2), 2), (np.stack([RGB] * 5)[:, None, 0], 5),
+        (np.stack([GREY] * 4)[..., None], 4), (np.stack([GREY] * 3), 3),
+    ],
+)  # fmt: skip
+def test_shapes_of_arrays_mean_one_thing(tmp_path, array, count):
+    """A last axis of 3 or 4 is colours, of 1 none; of the others 2 are a picture, 3 a stack."""
+    np.save(tmp_path / "a.npy", array)
+    assert open_pages(tmp_path / "a.npy").count == count
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(3),
+        np.zeros((2, 2, 5, 5)),
+        np.zeros((2, 2), complex),
+        np.zeros((0, 5, 5)),
+        np.zeros(()),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, array):
+    """Channels, points and numbers are no pictures."""
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match=r"shape|kind|no page"):
+        open_pages(tmp_path / "a.npy")
+
+
+KINDS = ("u1", "u2", "i2", "i4", "u4", "i1", "f2", "f4", "f8", "b1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"compression": "zlib"},
+        {"compression": "zlib", "byteorder": ">", "tile": (16, 16)},
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "compression": "zlib", "predictor": True},
+        None,
+    ],
+    ids=["plain", "big", "deflate", "tiles", "planes", "predictor", "npy"],
+)
+def test_all_kinds_of_pixels_come_back(tmp_path, kind, channels, options):
+    """8 bits to the bit, 16-bit grey whole, the rest within half a grey level of the kept map."""
+    shape = (37, 53) if channels == 1 else (37, 53, channels)
+    pixels = (rng.normal(0, 100, shape) if kind[0] == "f" else rng.integers(0, 100, shape)) * 2
+    pixels = (pixels > 90 if kind == "b1" else pixels).astype(kind)
+    if options is None or kind == "b1":
+        np.save(tmp_path / "a.npy", pixels.astype(pixels.dtype.newbyteorder(">")))
+        picture = read_picture(tmp_path / "a.npy")
+    else:
+        write_tiff(tmp_path / "a.tif", pixels, **options)
+        picture = read_picture(tmp_path / "a.tif")
+    colours = pixels[:, :, :3] if channels == 4 else pixels
+    if kind in ("u1", "b1"):
+        assert np.array_equal(picture.pixels, colours * np.uint8(1 if kind == "u1" else 255))
+        assert picture.rule == "none"
+        return
+    lo, hi = float(colours.min()), float(colours.max())
+    assert (picture.rule, picture.lo, picture.hi) == ("min-max image", lo, hi)
+    if kind == "u2" and channels == 1:
+        assert np.array_equal(picture.pixels, pixels)
+    else:
+        exact = (colours.astype(np.float64) - lo) / (hi - lo) * 255
+        assert np.abs(picture.pixels - exact).max() <= 0.5 + 1e-9
+
+
+def write_tiff(path, pixels, **options):
+    """Write a picture by tifffile, which knows more kinds than others."""
+    is_colour = pixels.ndim == 3
+    if pixels.dtype.kind == "f":
+        options.pop("predictor", None)
+    if not is_colour:
+        options.pop("planarconfig", None)
+    elif options.get("planarconfig") == "separate":
+        pixels = np.moveaxis(pixels, -1, 0)
+    if is_colour and 4 in pixels.shape:
+        options["extrasamples"] = ["unassalpha"]
+    tifffile.imwrite(path, pixels, photometric="rgb" if is_colour else "minisblack", **options)
+
+
+@pytest.mark.parametrize("kind", ["u2", "f4", "f8"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("compression", [5, 32773], ids=["lzw", "packbits"])
+def test_deep_pixels_are_unpacked_whatever_packed_them(tmp_path, kind, channels, compression):
+    """LZW is what many microscopes write; tifffile alone would not read it."""
+    shape = (37, 53) if channels == 1 else (37, 53, channels)
+    pixels = (rng.random(shape) * 4095).astype(kind)
+    bgr = pixels if channels == 1 else pixels[:, :, [2, 1, 0, 3][:channels]]
+    cv2.imwrite(str(tmp_path / "a.tif"), bgr, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    picture = read_picture(tmp_path / "a.tif")
+    colours = (pixels[:, :, :3] if channels == 4 else pixels).astype(np.float64)
+    shown = displayed(picture.pixels, picture.lo, picture.hi)
+    exact = (colours - colours.min()) / (colours.max() - colours.min()) * 255
+
+    assert (picture.lo, picture.hi) == (colours.min(), colours.max())
+    assert np.abs(shown - np.atleast_3d(exact)).max() <= 0.5 + 1e-9
+
+
+def test_jpeg_in_tiff_is_read_and_known_to_be_lossy(tmp_path):
+    """As an image it is what the decoder gives; as a mask it needs black and white."""
+    mask = np.kron(GREY > 127, np.ones((16, 16))).astype(np.uint8) * 255
+    path = saved(tmp_path / "a.tif", mask, compression="jpeg")
+
+    assert np.abs(read_picture(path).pixels.astype(int) - mask).max() < 40
+    assert read_mask(path).lossy
+
+
+def test_white_is_zero_is_shown_as_it_looks(tmp_path):
+    """Of 8 and of 16 bits alike."""
+    for pixels in (GREY, DEEP):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite")
+        assert np.array_equal(
+            read_picture(tmp_path / "a.tif").pixels, np.iinfo(pixels.dtype).max - pixels
+        )
+
+
+def test_the_same_picture_in_14_formats_is_the_same(sample_set):
+    """Of 8 and 16 bits, grey and colours, with and without alpha, as PNG and TIFF."""
+    paths = sorted((sample_set / "sem_pixel_formats_nomask" / "images").iterdir())
+    pictures = {path.name: read_picture(path) for path in paths}
+    as_8_bits = {
+        name: (p.pixels // 257).astype(np.uint8) if p.pixels.dtype == np.uint16 else p.pixels
+        for name, p in pictures.items()
+    }
+    first = {pixels.shape[:2]: np.atleast_3d(pixels) for pixels in as_8_bits.values()}
+
+    assert len(paths) == 14
+    assert len(first) == 2  # two cuts of one photograph
+    for pixels in as_8_bits.values():
+        known = first[pixels.shape[:2]]
+        assert np.array_equal(np.atleast_3d(pixels)[:, :, 0], known[:, :, 0])
+
+
+def test_masks_of_retinal_vessels_are_read_from_gif(sample_set):
+    """And their images from LZW TIFF."""
+    for path in sorted((sample_set / "drive_fundus" / "masks").iterdir()):
+        image = path.parent.parent / "images" / path.name.replace("manual1.gif", "training.tif")
+        mask = read_mask(path).values
+
+        assert np.unique(mask).tolist() == [0, 255]
+        assert read_picture(image).pixels.shape == (*mask.shape, 3)

@@ -24,6 +24,7 @@ from promptseg.reader.intensity import (
     shades_of_volume,
     value_at,
 )
+from promptseg.reader.pages import Page
 from promptseg.reader.volume import Volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -104,7 +105,7 @@ def test_deep_pictures_equal_the_recorded_map_within_half_a_grey_level(tmp_path,
 def test_8_bit_pictures_stay_bit_for_bit(text):
     """Without a rule, with none, and by windows, whose units they have not."""
     pixels = rng.integers(20, 200, (30, 40, 3), dtype=np.uint8)
-    picture = shaded(pixels, intensity_rule(text))
+    picture = shaded(Page(pixels), intensity_rule(text))
 
     assert np.array_equal(picture.pixels, pixels)
     assert (picture.rule, picture.lo, picture.hi) == ("none", 0, 255)
@@ -114,7 +115,7 @@ def test_8_bit_pictures_stay_bit_for_bit(text):
 def test_8_bit_pictures_follow_a_rule_that_was_asked_for(text):
     """And tell it."""
     pixels = rng.integers(20, 200, (30, 40), dtype=np.uint8)
-    picture = shaded(pixels, intensity_rule(text))
+    picture = shaded(Page(pixels), intensity_rule(text))
 
     assert (picture.pixels.min(), picture.pixels.max()) == (0, 255)
     assert picture.rule == f"{text.replace(':', ' ')} image"
@@ -133,7 +134,7 @@ def test_the_released_rule_is_that_of_the_released_code():
     """To a grey level, since that truncates; its zeros stay zero by themselves."""
     pixels = rng.gamma(2, 30, (60, 70, 3)).clip(0, 255).astype(np.uint8)
     pixels[:20] = 0
-    ours = shaded(pixels, intensity_rule("released"))
+    ours = shaded(Page(pixels), intensity_rule("released"))
     gap = ours.pixels.astype(int) - released(pixels)
 
     assert set(np.unique(gap)) <= {0, 1}

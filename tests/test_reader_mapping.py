@@ -219,7 +219,7 @@ def test_what_no_pattern_fits_is_listed_and_what_is_ignored_is_not(tmp_path):
     )
 
     assert listing.left_out == (
-        ("images/2.dcm", "files of this type are not read"),
+        ("images/2.dcm", "it is no DICOM file: it has no preamble"),
         ("masks/1.txt", "no pattern of the mapping file fits it"),
         ("x/1.png", "no pattern of the mapping file fits it"),
     )

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 from scipy import ndimage
 
@@ -22,16 +23,6 @@ from promptseg.look import look
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 RECIPES = Path(__file__).parents[1] / "recipes/sample_set"
-
-
-def needs(what, *values):
-    """Mark a folder whose format is not read yet."""
-    mark = pytest.mark.xfail(strict=True, reason=f"needs {what}")
-    return pytest.param(*values, marks=mark)
-
-
-def _needs(what):
-    return pytest.mark.xfail(strict=True, reason=f"needs {what}")
 
 
 @dataclass(frozen=True)
@@ -117,10 +108,28 @@ FOLDERS = [
         ),
     ),
     ("cxr_lung_small", Expected(4, None, {"lungs": 4})),
-    # the objects are for the reader of DICOM to say, as segments are called in the files
-    needs("DICOM and DICOM SEG", "dicom_ct_seg", Expected(3, 1, {})),
-    needs("DICOM and DICOM SEG", "dicom_seg_small", Expected(4, 1, {})),
-    needs("GIF", "drive_fundus", Expected(4, 4, {"retinal vessels": 4})),
+    (
+        "dicom_ct_seg",
+        Expected(
+            3,
+            1,
+            {"Liver": 3, "GREEN": 1, "ORANGE": 1, "PURPLE": 3, "LIGHT_BLUE": 1, "DARK_BLUE": 1},
+        ),
+    ),
+    (
+        "dicom_seg_small",
+        Expected(
+            3,
+            1,
+            {"first segment": 3},
+            {
+                SMALL: 8,
+                NOTHING: 1,
+                "another mask of this image has the same object and instance": 6,
+            },
+        ),
+    ),
+    ("drive_fundus", Expected(4, 4, {"retinal vessels": 4})),
     ("dsb2018_nuclei", Expected(12, None, {"nucleus": 187}, {SMALL: 8})),
     ("glas_histology", Expected(6, None, {"gland": 49}, {SMALL: 1})),
     ("hc18_us", Expected(7, 7, {"fetal head": 7})),
@@ -130,8 +139,7 @@ FOLDERS = [
     ),
     ("isbi2012_em_membrane", Expected(5, 1, {"cell interior": 5})),
     ("kvasir_seg_endoscopy", Expected(3, None, {"polyp": 3})),
-    needs(
-        "npy",
+    (
         "medscribble_npy",
         Expected(
             15,
@@ -201,6 +209,7 @@ class Curated:
     def __init__(self, sample_set, out, name, *options):
         self.folder = sample_set / name.removesuffix("_outline")
         words = ["curate", self.folder, "--mapping", RECIPES / f"{name}.toml", "--out", out]
+        words += ["--key", out.with_name("key")]
         with pytest.raises(SystemExit) as raised:
             cli.main([str(word) for word in [*words, *options]])
         assert raised.value.code == 0
@@ -402,25 +411,31 @@ def test_cxr_masks_have_a_suffix(curated):
     )
 
 
-@_needs("DICOM and DICOM SEG")
 def test_dicom_segments_lie_on_their_slices(curated):
     """The liver of the SEG has the pixels of the liver in the NRRD label map."""
     corpus = curated("dicom_ct_seg")
+    path = corpus.folder / "masks_nrrd/liver_seg.nrrd"
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == 1
+    livers = {key[0][-4:]: mask for key, mask in corpus.masks.items() if key[1] == "Liver"}
 
-    is_liver = pl.col("object").str.to_lowercase() == "liver"
+    assert sorted(livers) == ["0000", "0001", "0002"]
+    for number, mask in livers.items():
+        assert np.array_equal(mask, expected[int(number)])
+    assert set(corpus.images["subject_source"]) == {"header"}
+    assert not corpus.images["source"].str.contains("ct_0|images").any()
 
-    assert corpus.targets.filter(is_liver)["area_px"].sum() == 107098
 
-
-@_needs("DICOM and DICOM SEG")
 def test_small_dicom_segments_are_there(curated):
     """Binary, overlapping and fractional segmentations of one tiny series."""
     corpus = curated("dicom_seg_small", "--min-area", "0")
+    areas = corpus.targets.group_by("object").agg(pl.col("area_px").sort())
 
-    assert {"first segment", "second segment"} <= set(corpus.targets["object"])
+    assert dict(areas.iter_rows()) == {
+        "first segment": [16, 127, 255, 256],
+        "second segment": [4, 4, 4, 4],
+    }
 
 
-@_needs("GIF")
 def test_drive_gif_masks_need_their_palette_and_the_field_of_view_is_none(curated):
     """Vessels cover about a tenth; files in `fov/` are no masks and no drops."""
     corpus = curated("drive_fundus")
@@ -485,7 +500,6 @@ def test_kvasir_jpeg_masks_are_thresholded(curated):
         assert np.array_equal(mask, values > 127)
 
 
-@_needs("npy")
 def test_medscribble_masks_are_soft(curated):
     """Values between 0 and 1 are cut at 0.5; objects and modalities are told by names."""
     corpus = curated("medscribble_npy")
@@ -594,9 +608,13 @@ def test_prostate_zones_can_be_kept_apart(sample_set, tmp_path):
 def test_pyradiomics_volumes_have_very_flat_voxels(curated):
     """Axes are x, y, z in the file; labels are 32-bit integers of 1."""
     corpus = curated("pyradiomics_nrrd")
+    path = corpus.folder / "masks/brain1_label.nrrd"
+    areas = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == 1).sum(axis=(1, 2))
+    brain = corpus.targets.filter(pl.col("image_id").str.contains("brain1"))
 
-    assert set(corpus.targets["object"]) == {"tumour"}
+    assert brain["area_px"].to_list() == areas[areas > 0].tolist()
     assert corpus.images["volume_id"].n_unique() == 2
+    assert set(corpus.images["spacing_slice_mm"].round(1)) == {6.5, 2.1}
 
 
 def test_sam_med2d_names_hold_underscores_and_one_image_has_no_mask(curated):

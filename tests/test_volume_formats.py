@@ -10,7 +10,7 @@ import volume_phantom as phantom
 
 from promptseg.curation import Curation, curate
 from promptseg.errors import DataError
-from promptseg.reader.files import read_labels, read_volume
+from promptseg.reader.files import read_label_volumes, read_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -497,11 +497,11 @@ def test_segments_without_layers_and_values_are_read(tmp_path):
         image.SetMetaData(f"Segment{number}_Name", name)
         image.SetMetaData(f"Segment{number}_LabelValue", str(number + 1))
     SimpleITK.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
-    (named,) = read_labels(tmp_path / "a.seg.nrrd")
+    (named,) = read_label_volumes(tmp_path / "a.seg.nrrd")
     image.SetMetaData("Segment0_LabelValue", "-1")
     SimpleITK.WriteImage(image, str(tmp_path / "b.seg.nrrd"))
 
     assert named.table == {"liver": (1,), "kidney": (2,)}
     assert np.array_equal(named.volume.voxels, scan.labels)
     with pytest.raises(DataError, match="no usable value or layer"):
-        read_labels(tmp_path / "b.seg.nrrd")
+        read_label_volumes(tmp_path / "b.seg.nrrd")

@@ -17,7 +17,7 @@ from promptseg.corpus import Corpus, part_paths
 from promptseg.errors import DataError
 from promptseg.reader.folder import (
     MASK_FOLDERS,
-    PICTURES,
+    RASTERS,
     VOLUMES,
     MaskFile,
     files_below,
@@ -26,7 +26,7 @@ from promptseg.reader.folder import (
     pair,
     printable,
 )
-from promptseg.reader.frame import Labels, targets_of
+from promptseg.reader.frame_labels import Labels, targets_of
 from promptseg.reader.layer import MOST_SHOWN, Layer, besides, read_layer, some
 from promptseg.reader.table import find_table
 from promptseg.reader.vocabulary import Vocabulary, vocabulary
@@ -237,7 +237,8 @@ def _paired(
     folder: Path, inner: Path, keys: set[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[str], dict[str, str]]:
     """List the files of each image, those of none, and why an image's only file is not read."""
-    files, strange = files_below(inner.parent, inner.name)
+    # nnU-Net writes probabilities as .npz beside its masks
+    files, strange = files_below(inner.parent, inner.name, RASTERS)
     paired, left = pair(files, keys)
     by_name, unpaired = set(paired), []
     for source in left:
@@ -261,7 +262,7 @@ def _nothing_paired(
     folder: Path, unpaired: list[str], strange: list[tuple[str, str]], keys: set[str]
 ) -> DataError:
     if not unpaired:
-        kinds = ", ".join((*PICTURES, *VOLUMES))
+        kinds = ", ".join((*RASTERS, *VOLUMES))
         hint = f" Left out: {_shown(strange[0][0])} ({strange[0][1]}), ..." if strange else ""
         return DataError(f"{folder} holds no mask. Expected are files ending in {kinds}.{hint}")
     return DataError(

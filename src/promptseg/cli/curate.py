@@ -13,7 +13,9 @@ SPLITS, PRIVACY, WORK = "Splits", "What is called what", "How the work is done"
 
 
 def curate(
-    source: Annotated[Path, typer.Argument(help="Folder with images/ and masks/ (or labels/).")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with images/ and masks/ (or labels/), or of DICOM.")
+    ],
     out: Annotated[
         str | None,
         typer.Option(
@@ -30,7 +32,8 @@ def curate(
         typer.Option(help="TOML file that says which files are images, and which what masks."),
     ] = None,
     modality: Annotated[
-        str | None, typer.Option(help='Modality, as the study names it: CT, "T1W MRI", X-ray ...')
+        str | None,
+        typer.Option(help='Modality, as the study names it: CT, "T1W MRI" ... DICOM may say it.'),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Name; else the folder's.")] = None,
     subject_pattern: Annotated[
@@ -71,6 +74,15 @@ def curate(
     ] = None,
     tile: Annotated[
         int | None, typer.Option(min=16, help="Cut images of more pixels a side into tiles.")
+    ] = None,
+    every: Annotated[
+        int, typer.Option(help="Of stacks and videos, take every N-th frame only.", metavar="N")
+    ] = 1,
+    first_frame: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of the first frame's mask (VIDEO_0007.png): 0 or 1.", metavar="N"
+        ),
     ] = None,
     min_area: Annotated[
         int, typer.Option(help="Leave out labels of at most this many pixels.")
@@ -154,9 +166,11 @@ def curate(
     """Turn a folder of images and masks into a corpus that evaluate reads.
 
     Masks pair with images by name: one label map per image, or one file per object
-    (IMAGE_liver.png), or a folder of files named like the image. Volumes (NIfTI, NRRD, MetaImage,
-    Analyze) are cut along their main plane. Where names do not tell, a mapping file does, which
-    --look proposes. What is left out is listed in the corpus, with the reason.
+    (IMAGE_liver.png), or a folder of files named like the image. DICOM (with SEG and RTSTRUCT)
+    pairs by itself. Volumes (also NIfTI, NRRD, MetaImage, Analyze) are cut along their main plane;
+    TIFF stacks, .npy arrays and videos give their frames (masks: a stack, or VIDEO_0007.png for a
+    frame). Where names do not tell, a mapping file does, which --look proposes. What is left out is
+    listed in the corpus, with the reason.
 
     promptseg curate heart/ --look --out look/
 
@@ -165,8 +179,8 @@ def curate(
     from promptseg.curation import Curation, curate
     from promptseg.curation.settings import NamesOf, SplitBy
     from promptseg.isolated import GIB, Limits
-    from promptseg.reader.frame import PlaneChoice
     from promptseg.reader.intensity import intensity_rule
+    from promptseg.reader.reading import PlaneChoice
     from promptseg.terminal import follow_curation, show_corpus
 
     if look:
@@ -198,6 +212,8 @@ def curate(
         allow_leaks=tuple(allow_leak or ()),
         names=None if names is None else pick(words(NamesOf), names, "names"),
         key=key or Path(typer.get_app_dir("promptseg")) / "key",
+        every=every,
+        first_frame=first_frame,
     )
     steps = curate(
         source,

@@ -20,12 +20,12 @@ from promptseg.curation.plan import Plan, plan_of, with_facts
 from promptseg.curation.settings import Curation
 from promptseg.curation.shelf import Shelf
 from promptseg.curation.splits import split
-from promptseg.curation.tally import hint, moved_in_words, subjects_in_words
+from promptseg.curation.tally import hint, moved_in_words, notes_in_words, subjects_in_words
 from promptseg.errors import DataError
 from promptseg.isolated import Limits, Lost, in_order
 from promptseg.parquet import write_atomically
 from promptseg.reader.folder import Listing, scan
-from promptseg.reader.frame import NO_MASK
+from promptseg.reader.frame_labels import NO_MASK
 from promptseg.reader.mapped import scan_by
 from promptseg.reader.mapping import MappingFile, read_mapping
 from promptseg.rows import DropRow
@@ -99,6 +99,7 @@ def curate(
         **plan.rules,
         "subjects": subjects_in_words(tally, settings),
         **moved_in_words(tally),
+        **notes_in_words(tally),
         **split(shelf.writer, settings),
         **hint(tally, plan),
     }
@@ -150,12 +151,15 @@ def _table_of_names(listing: Listing, plan: Plan) -> bytes:
     sink = io.StringIO()
     table = csv.writer(sink)
     table.writerow(["image", "file"])
-    table.writerows([plan.reading.image_id(image), image.source] for image in listing.images)
+    for image in listing.images:
+        others = len(image.paths) - 1
+        more = f" and {others} more of its series" if others else ""
+        table.writerow([plan.reading.image_id(image), f"{image.where}{more}"])
     return sink.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
-    files = [file for i in listing.images for file in (i.source, *(m.source for m in i.masks))]
+    files = [file for i in listing.images for file in (*i.paths, *(m.where for m in i.masks))]
     pieces_hang_on = replace(plan.settings, split=None, split_seed=0, allow_leaks=())
     told = f"{pieces_hang_on!r}\n{plan.rules!r}\n{listing!r}\n{plan.reading.names.key_id}"
     return identity(folder, files, told)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from promptseg import __version__
@@ -22,6 +22,7 @@ class Mark:
     n_files: int = 0
     n_pieces: int = 0
     regridded: tuple[str, ...] = ()  # mask files so far, which no row tells
+    notes: Mapping[str, int] = field(default_factory=dict)  # images so far, by what is to be known
 
 
 def identity(folder: Path, sources: Iterable[str], settings: str) -> str:

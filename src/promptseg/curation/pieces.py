@@ -11,7 +11,8 @@ from promptseg.errors import DataError
 from promptseg.likeness import Look, look_of
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
-from promptseg.reader.frame import Frame, read_frames, targets_in
+from promptseg.reader.frame import Frame, targets_in
+from promptseg.reader.frames import read_frames
 from promptseg.reader.tile import tiles
 from promptseg.rows import DropRow, ImageRow, TargetRow, target_row
 
@@ -27,6 +28,7 @@ class Kept:
     targets: list[TargetRow]
     look: Look
     regridded: frozenset[str] = frozenset()  # the mask files that came from another grid
+    notes: tuple[str, ...] = ()  # what the reader of the corpus should know of it
 
 
 def pieces(image: ImageFile, plan: Plan) -> Iterator[Kept | DropRow]:
@@ -86,7 +88,7 @@ def _checked(frame: Frame, image: ImageFile, plan: Plan) -> Iterator[Kept | Drop
         row = _image_row(frame, image, plan, content)
         names = plan.reading.names
         moved = frozenset(names.source(item.source) for item in frame.labels if item.regridded)
-        yield Kept(row, content, list(kept.values()), look, moved)
+        yield Kept(row, content, list(kept.values()), look, moved, frame.notes)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 
@@ -101,11 +103,12 @@ def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> Im
         subject=subject,
         subject_source=subject_source,
         modality=plan.modality or image.modality or "",
+        dicom_modality=frame.dicom_modality,
         width=width,
         height=height,
         spacing_y_mm=y_mm,
         spacing_x_mm=x_mm,
-        split=None if plan.split is None else found_in(frame.source, plan.split, "split"),
+        split=None if plan.split is None else found_in(image.where, plan.split, "split"),
         intensity_rule=frame.picture.rule,
         intensity_lo=frame.picture.lo,
         intensity_hi=frame.picture.hi,
@@ -118,10 +121,16 @@ def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> Im
 
 
 def _subject(frame: Frame, image: ImageFile, plan: Plan) -> tuple[str | None, str]:
-    """Find the subject in the source's path; the slices of a volume share one in any case."""
-    if plan.subject is None and image.subject is not None:
-        return plan.reading.names.subject(image.subject), "pattern"
-    if plan.subject is None:
-        return (frame.place.volume_id, "file") if frame.place else (None, "unknown")
-    subject = found_in(frame.source, plan.subject, "subject")
-    return (plan.reading.names.subject(subject), "pattern") if subject else (None, "unknown")
+    """Find the subject in the source's path, or in its header.
+
+    The slices of a volume share one in any case.
+    """
+    names = plan.reading.names
+    if plan.subject is not None:
+        subject = found_in(image.where, plan.subject, "subject")
+        return (names.subject(subject), "pattern") if subject else (None, "unknown")
+    if image.subject is not None:
+        return names.subject(image.subject), "pattern"
+    if frame.patient is not None:
+        return names.patient(frame.patient), "header"
+    return (frame.place.volume_id, "file") if frame.place else (None, "unknown")

@@ -9,11 +9,14 @@ from promptseg.curation.settings import Curation
 from promptseg.division import parse_shares
 from promptseg.errors import DataError, pick
 from promptseg.reader.folder import Listing, MaskFile, printable
-from promptseg.reader.frame import PLANE_CHOICES, Reading, read_raw
+from promptseg.reader.frame_labels import raw_pages
 from promptseg.reader.intensity import Intensity
-from promptseg.reader.labels import Naming, as_labels, naming_of, values_in
+from promptseg.reader.labels import Naming, naming_of, survey
 from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
+from promptseg.reader.reading import PLANE_CHOICES, Reading
+from promptseg.reader.sequence import masks_as_named
+from promptseg.reader.soft import HALF
 from promptseg.reader.table import Found, Table, find_table
 
 
@@ -57,15 +60,14 @@ def plan_of(
 
     `settings` have the facts of the mapping file already.
     """
-    names = _names(settings)
+    names = _names(settings, listing)
     modality = (settings.modality or "").strip() or None
     bare = next((image.source for image in listing.images if image.modality is None), None)
     if modality is None and bare is not None:
         of = f" of {names.source(bare)}" if mapping is not None and mapping.modalities else ""
         raise DataError(f"The modality{of} is not known. Say it, for example by --modality CT.")
     subject = _pattern(settings.subject_pattern, "subject", listing, names.hashes)
-    if settings.split is not None:
-        parse_shares(settings.split)
+    _check(settings)
     dataset = printable(settings.dataset or _folder_name(folder, names)).replace("#", "_")
     found = find_table(folder, settings.labels)
     naming = _naming(folder, listing, settings, found.table, dataset)
@@ -78,6 +80,8 @@ def plan_of(
         keep_empty=settings.keep_empty,
         intensity=settings.intensity,
         names=names,
+        every=settings.every,
+        first_frame=settings.first_frame,
     )
     rules = {
         **_rules(settings, listing, naming, found),
@@ -96,10 +100,25 @@ def plan_of(
     )
 
 
-def _names(settings: Curation) -> Names:
-    """Settle what files are called; a key is read only where something is hashed."""
-    hashes = settings.names == "hash"
-    if not hashes:
+def _check(settings: Curation) -> None:
+    """Refuse settings that nothing could come of."""
+    if settings.every < 1:
+        raise DataError(f"--every {settings.every} takes no frame. Say 1 for all of them.")
+    if settings.first_frame not in (None, 0, 1):
+        raise DataError(f"--first-frame is 0 or 1, not {settings.first_frame}.")
+    if settings.split is not None:
+        parse_shares(settings.split)
+
+
+def _names(settings: Curation, listing: Listing) -> Names:
+    """Settle what files are called; a key is read only where something is hashed.
+
+    Names of DICOM files, and what their headers call a patient, are clinical: files are hashed if
+    nothing else is said, patients in any case.
+    """
+    is_clinical = any(image.series is not None for image in listing.images)
+    hashes = settings.names == "hash" or (settings.names is None and is_clinical)
+    if not (hashes or is_clinical):
         return Names()
     if settings.key is None:
         raise DataError("Names are hashed under a key. Say in which file it is, or is to be made.")
@@ -107,7 +126,10 @@ def _names(settings: Curation) -> Names:
 
 
 def _meaning_of_names(names: Names) -> str:
-    return f"hashed under the key {names.key_id}" if names.hashes else "as the files are called"
+    if names.hashes:
+        return f"hashed under the key {names.key_id}"
+    patients = "" if names.key is None else f"; patients hashed under the key {names.key_id}"
+    return f"as the files are called{patients}"
 
 
 def _folder_name(folder: Path, names: Names) -> str:
@@ -126,34 +148,52 @@ def _naming(
     folder: Path, listing: Listing, settings: Curation, table: Table | None, dataset: str
 ) -> Naming:
     only = next(iter(table)) if table is not None and len(table) == 1 else None
+    is_told = table is not None or settings.instances
+    binary, soft_edges = (False, False) if is_told else _nameless(folder, listing, settings)
     return Naming(
         nameless=printable(settings.object_name or only or dataset),
         table=table,
         instances=settings.instances,
-        binary=table is None and not settings.instances and _all_binary(folder, listing, settings),
+        binary=binary,
         threshold=settings.threshold,
+        soft_edges=soft_edges,
     )
 
 
-def _all_binary(folder: Path, listing: Listing, settings: Curation) -> bool:
-    """Look whether all nameless masks together hold one object: one value, or 1 and 255.
+def _nameless(folder: Path, listing: Listing, settings: Curation) -> tuple[bool, bool]:
+    """Look whether all nameless masks are binary, and whether some have smoothed edges.
 
-    Only all of them can tell: {0, 255} is a binary mask, or a label map in which one is present.
+    Only all of them can tell: {0, 255} is a binary mask, or a label map in which one is present,
+    and greys that are thin in one mask may be classes in another.
     """
     naming = Naming(nameless="", threshold=settings.threshold)
-    seen: set[int] = set()
-    for file in (file for image in listing.images for file in image.masks):
-        if file.is_one_object or _tells(file):
+    as_stored: set[int] = set()
+    hardened: set[int] = set()
+    are_plain, is_any_smoothed = True, False
+    for file in (file for image in listing.images for file in masks_as_named(folder, image)):
+        if file.is_one_object or file.dicom is not None or _tells(file):
             continue
+        # a table in the file itself says what it shows
+        untold = (raw for raw in raw_pages(folder / file.where) if raw.table is None)
         try:
-            raw = read_raw(folder / file.source)
-            if raw.table is None:  # else the file says itself what it shows
-                seen.update(values_in(as_labels(raw, naming_of(file, naming))))
+            found = survey(untold, naming_of(file, naming))
+            is_any_smoothed |= found.has_soft_edges
+            are_plain &= found.has_soft_edges or found.is_plain
+            hardened |= {255} if found.has_soft_edges else set()
+            values = set(found.rule()[1])
         except DataError:
             continue  # reported when its image is read
-        if len(seen) > 1 and not seen <= {1, 255}:
-            return False
-    return True
+        as_stored |= values
+        hardened |= set() if found.has_soft_edges else values
+        if not (are_plain or _is_binary(as_stored)):
+            return False, False
+    has_soft_edges = are_plain and is_any_smoothed
+    return _is_binary(hardened if has_soft_edges else as_stored), has_soft_edges
+
+
+def _is_binary(values: set[int]) -> bool:
+    """Tell one object from several: one value, or 1 and 255."""
+    return len(values) <= 1 or values <= {1, 255}
 
 
 def _tells(file: MaskFile) -> bool:
@@ -174,8 +214,8 @@ def _pattern(
         raise DataError(
             f"--{what}-pattern {pattern!r} is no regular expression: {error}."
         ) from error
-    if not any(found_in(image.source, compiled, what) for image in listing.images):
-        example = "" if is_secret else f", such as {listing.images[0].source!r}"
+    if not any(found_in(image.where, compiled, what) for image in listing.images):
+        example = "" if is_secret else f", such as {listing.images[0].where!r}"
         sought = {"subject": "the patient"}.get(what, f"the {what}")
         raise DataError(
             f"--{what}-pattern {pattern!r} finds a {what} in no image's path{example}. "
@@ -188,7 +228,7 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     """Put into words how the corpus comes about."""
     threshold = settings.threshold
     rules = {
-        "masks": f"{listing.mask_folder}/" if listing.mask_folder else "none",
+        "masks": _where_masks_are(listing),
         "labels": printable(found.path.name) if found.path else "no table of labels",
         "label_values": _meaning_of_values(naming),
         "nameless_object": naming.nameless,
@@ -196,10 +236,13 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
         "keep_empty": str(settings.keep_empty).lower(),
         "threshold": "none" if threshold is None else f"value > {threshold:g}",
         "jpeg_masks": f"value > {127 if threshold is None else threshold:g}",
+        "soft_edges": _meaning_of_greys(naming),
+        "every": f"frames 0, {settings.every}, {2 * settings.every}, ... of stacks and videos",
+        "first_frame": _meaning_of_numbers(settings.first_frame),
         "intensity": _intensity(settings.intensity),
         "orientation": "pictures as stored (no EXIF); slices in radiological view of RAS+",
         "plane": settings.plane or "across the axis of the largest spacing, else axial",
-        "subject": settings.subject_pattern or "one per volume; unknown for pictures",
+        "subject": settings.subject_pattern or _whose(listing),
     }
     if settings.tile_px is not None:
         rules["tiles"] = f"images of more than {settings.tile_px} pixels a side, without overlap"
@@ -230,12 +273,34 @@ def _intensity(rule: Intensity | None) -> str:
     return f"{rule.in_words}{kept}; 16-bit grey pictures kept with both ends"
 
 
+def _whose(listing: Listing) -> str:
+    is_clinical = any(image.series is not None for image in listing.images)
+    header = "what a DICOM header calls the patient, else " if is_clinical else ""
+    return f"{header}one per volume; unknown for pictures"
+
+
+def _where_masks_are(listing: Listing) -> str:
+    refers = any(mask.dicom for image in listing.images for mask in image.masks)
+    where = [f"{listing.mask_folder}/"] if listing.mask_folder else []
+    return ", ".join([*where, *(["what DICOM masks refer to"] if refers else [])]) or "none"
+
+
 def _meaning_of_values(naming: Naming) -> str:
     if naming.instances:
         return "instance numbers of one object"
     if naming.table is not None:
         return "by the table of labels"
     return "binary masks" if naming.binary else 'each value an object, named "label <value>"'
+
+
+def _meaning_of_greys(naming: Naming) -> str:
+    which = "masks" if naming.soft_edges else "masks whose name is that of one object"
+    return f"{which} of 0, 255 and greys on thin edges only: value > {HALF}"
+
+
+def _meaning_of_numbers(first_frame: int | None) -> str:
+    found = "0 for stacks of which a mask has that number, else 1"
+    return f"number of the first frame's mask: {found if first_frame is None else first_frame}"
 
 
 def found_in(source: str, pattern: re.Pattern[str], name: str) -> str | None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptseg.reader.frame import PlaneChoice
 from promptseg.reader.intensity import Intensity
+from promptseg.reader.reading import PlaneChoice
 
 NamesOf = Literal["keep", "hash"]
 SplitBy = Literal["subject", "image"]
@@ -38,3 +38,5 @@ class Curation:
     split_pattern: str | None = None  # regex that finds the split in a path, as subject_pattern
     allow_leaks: tuple[str, ...] = ()  # images or data sets that may be in two splits
     key: Path | None = None  # file of the secret under which names are hashed
+    every: int = 1  # of stacks and videos, the first frame and then every n-th
+    first_frame: int | None = None  # number of its mask: 0 or 1; else 0 where that occurs

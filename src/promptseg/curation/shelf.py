@@ -33,6 +33,7 @@ class Shelf:
         for part in shelf.writer.restore(shelf.mark.n_parts):
             shelf.tally.recall(part)
         shelf.tally.regridded.update(shelf.mark.regridded)
+        shelf.tally.notes.update(shelf.mark.notes)
         shelf.n_files, shelf._to_skip = shelf.mark.n_files, shelf.mark.n_pieces
         return shelf
 
@@ -63,6 +64,7 @@ class Shelf:
             n_files=self.n_files,
             n_pieces=self.n_pieces,
             regridded=tuple(sorted(self.tally.regridded)),
+            notes=dict(sorted(self.tally.notes.items())),
         )
         write_mark(self.writer.store, self.mark)
 

@@ -24,6 +24,7 @@ class Tally:
     objects: set[str] = field(default_factory=set)
     regridded: set[str] = field(default_factory=set)  # mask files
     plain_ct: bool = False  # there is a CT that shows all its values, from min to max
+    notes: Counter[str] = field(default_factory=Counter)  # images by what is to be known of them
 
     def keep(self, kept: Kept) -> None:
         """Count an image that was written."""
@@ -32,6 +33,7 @@ class Tally:
         self.volumes.update(filter(None, [kept.row.volume_id]))
         self.objects.update(target.object for target in kept.targets)
         self.regridded.update(kept.regridded)
+        self.notes.update(kept.notes)
         self.plain_ct |= _is_plain_ct(asdict(kept.row))
 
     def recall(self, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
@@ -56,6 +58,10 @@ def subjects_in_words(tally: Tally, settings: Curation) -> str:
     if settings.subject_pattern is not None or tally.sources["pattern"]:
         without = f", {_counted(n_unknown, 'image')} without" if n_unknown else ""
         return f"{len(tally.subjects)} by pattern{without}"
+    if tally.sources["header"]:
+        n_others = tally.sources["file"] + n_unknown
+        without = f"; {_counted(n_others, 'image')} whose header names none" if n_others else ""
+        return f"{len(tally.subjects)} by the patients that headers name, hashed{without}"
     if not tally.volumes:
         return "unknown"
     slices, volumes = _counted(tally.sources["file"], "slice"), len(tally.volumes)
@@ -68,6 +74,12 @@ def subjects_in_words(tally: Tally, settings: Curation) -> str:
 
 def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def notes_in_words(tally: Tally) -> dict[str, str]:
+    """Say what was done to images beyond the rules, and of how many; empty if nothing was."""
+    listed = [f"{note} ({_counted(n, 'image')})" for note, n in sorted(tally.notes.items())]
+    return {"notes": "; ".join(listed)} if listed else {}
 
 
 def moved_in_words(tally: Tally) -> dict[str, str]:

@@ -10,7 +10,6 @@ from promptseg.look.content import WORDS, Content, look_into
 from promptseg.look.drawing import Drawn, drawn
 from promptseg.look.names import Guess, Shape, by_name, guess
 from promptseg.look.proposal import Part, proposed
-from promptseg.reader.channels import SUFFIXES
 from promptseg.reader.folder import Listing, printable, scan
 from promptseg.reader.kind import Kind
 from promptseg.reader.mapped import files_in, scan_by
@@ -71,7 +70,7 @@ def look(folder: Path, out: Path, mapping: Path | None = None) -> First:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
     page = out if out.suffix.lower() in (".html", ".htm") else out / "look.html"
-    files = list(files_in(folder, SUFFIXES))
+    files = list(files_in(folder))
     readable = [source for source, why in files if why is None]
     guessed = guess(readable)
     contents: dict[str, Content] = {}

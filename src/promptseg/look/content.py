@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Shaped
 
 from promptseg.errors import DataError
-from promptseg.reader.channels import SUFFIXES, count_channels
+from promptseg.reader.channels import count_channels
 from promptseg.reader.drawn import filled
-from promptseg.reader.folder import is_volume
-from promptseg.reader.frame import read_raw
-from promptseg.reader.image import RawMask, read_picture
+from promptseg.reader.folder import ARRAYS, is_volume
+from promptseg.reader.frame_labels import read_raw
+from promptseg.reader.image import RawMask
 from promptseg.reader.labels import MAX_UNNAMED
+from promptseg.reader.stack import open_pages
 
 What = Literal[
     "binary", "outline", "soft", "instances", "labels", "channels", "cropped", "empty", "unread"
@@ -75,7 +76,7 @@ class _Seen:
 def look_into(folder: Path, masks: Sequence[str], image_of: Callable[[str], str]) -> Content:
     """Look into some of the masks of one shape; `image_of` gives the image of a mask."""
     chosen = [masks[i] for i in np.unique(np.linspace(0, len(masks) - 1, _MOST_FILES).astype(int))]
-    is_stack = all(source.lower().endswith(SUFFIXES) for source in chosen)
+    is_stack = all(source.lower().endswith(ARRAYS) for source in chosen)
     if is_stack and (n_channels := count_channels(folder / chosen[0])):
         return Content(what="channels", n_looked_at=1, n_channels=n_channels)
     seen = _Seen()
@@ -124,11 +125,11 @@ def _is_smaller(raw: RawMask, image: Path) -> bool:
     if raw.values.ndim != 2 or is_volume(image.name):
         return False
     try:
-        size = read_picture(image).pixels.shape[:2]
+        pages = open_pages(image)
     except DataError:
         return False
-    own = raw.values.shape
-    return own != size and own[0] <= size[0] and own[1] <= size[1]
+    own, size = raw.values.shape, pages.size
+    return not pages.is_stack and own != size and own[0] <= size[0] and own[1] <= size[1]
 
 
 def _judged(seen: _Seen) -> tuple[What, float | None]:

@@ -9,9 +9,11 @@ import numpy as np
 from promptseg.errors import DataError
 from promptseg.pixels import displayed
 from promptseg.reader.folder import ImageFile, printable
-from promptseg.reader.frame import Frame, Reading, read_frames, targets_in
+from promptseg.reader.frame import Frame, targets_in
+from promptseg.reader.frames import read_frames
 from promptseg.reader.kind import Kind
 from promptseg.reader.labels import Naming
+from promptseg.reader.reading import Reading
 from promptseg.report.picture import data_uri, outline
 
 _MOST_PICTURES, _MOST_TRIED = 3, 6

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from promptseg.reader.folder import MASK_WORDS, PICTURES, VOLUMES, parse_name
+from promptseg.reader.folder import PICTURES, VOLUMES
+from promptseg.reader.mask_name import MASK_WORDS, parse_name
 
 _IMAGE_WORDS = frozenset(
     {"image", "images", "imgs", "img", "imagestr", "scan", "scans", "photos", "volumes", "data"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from promptseg.errors import DataError
-from promptseg.reader.image import unreadable
+from promptseg.reader.limits import unreadable
 from promptseg.reader.nifti import read_nifti
 from promptseg.reader.volume import Volume, check_bytes, check_grid, check_numbers, oriented
 

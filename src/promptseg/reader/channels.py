@@ -4,24 +4,21 @@ Nothing is unpickled, and what a header promises is checked before it is read: a
 numbers as its image has pixels, times the channels.
 """
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from io import BufferedIOBase
+from math import prod
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from jaxtyping import Integer, Shaped
 
 from promptseg.errors import DataError
+from promptseg.reader.array import arrays_in, mapped
 from promptseg.reader.folder import MaskFile
-from promptseg.reader.image import RawMask, unreadable
+from promptseg.reader.image import RawMask
 
-SUFFIXES = (".npy", ".npz")
 _SPARSE = frozenset({"data", "indices", "indptr", "shape"})
 _MOST_VALUES = 2**28
-_MOST_HEADER = 10_000
 
 
 def channels_of(
@@ -45,69 +42,43 @@ def channels_of(
 def read_stack(path: Path, n_channels: int, size: tuple[int, int]) -> Shaped[np.ndarray, "c h w"]:
     """Read `n_channels` masks of an image of `size` (h, w); raises DataError."""
     shape = (n_channels, *size)
-    try:
-        return _stack(_arrays(path, shape), shape)
-    except DataError:
-        raise
-    except Exception as error:  # damaged and hostile files make decoders raise anything
-        raise unreadable(path, error) from error
-
-
-def _arrays(path: Path, shape: tuple[int, int, int]) -> Mapping[str, Shaped[np.ndarray, "..."]]:
-    most = int(np.prod(shape, dtype=np.float64)) + shape[0] + 1
+    most = prod(shape) + n_channels + 1
     if most > _MOST_VALUES:
-        raise DataError(f"{shape[0]} channels of {shape[2]} x {shape[1]} pixels are too many")
+        raise DataError(f"{n_channels} channels of {size[1]} x {size[0]} pixels are too many")
     if path.suffix.lower() == ".npy":
-        with path.open("rb") as file:
-            return {"": _array(file, most)}
-    with zipfile.ZipFile(path) as archive:
-        arrays = {}
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                arrays[name.removesuffix(".npy")] = _array(cast(BufferedIOBase, member), most)
-        return arrays
+        array = mapped(path)
+        _check(array.shape, array.dtype, most)
+        return _stack({"": np.array(array)}, shape)
+    arrays = arrays_in(path)
+    for header in arrays.headers.values():
+        _check(header.shape, header.dtype, most)
+    return _stack(arrays, shape)
+
+
+def _check(shape: tuple[int, ...], kind: np.dtype[np.generic], most: int) -> None:
+    if prod(shape) > most or kind.itemsize > 16:
+        raise DataError(
+            f"it holds {prod(shape)} values of the kind {kind.name}, which is not what fits its "
+            "image"
+        )
 
 
 def count_channels(path: Path) -> int:
     """Tell how many channels a stack has, by the headers of its arrays; 0: it is no stack."""
     try:
         if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                return _n_channels(_header(file)[0])
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            name = "indptr.npy" if "indptr.npy" in names else names[0]
-            with archive.open(name) as member:
-                shape = _header(cast(BufferedIOBase, member))[0]
-        return int(np.prod(shape)) - 1 if name == "indptr.npy" else _n_channels(shape)
-    except Exception:  # damaged files raise anything; they get their reason when they are read
+            return _n_channels(mapped(path).shape)
+        headers = arrays_in(path).headers
+    except DataError:  # reported when it is read
         return 0
+    if "indptr" in headers:
+        return prod(headers["indptr"].shape) - 1
+    return max((_n_channels(header.shape) for header in headers.values()), default=0)
 
 
 def _n_channels(shape: tuple[int, ...]) -> int:
     shape = shape[:3] if len(shape) == 4 and shape[3] == 1 else shape
     return min(shape[0], shape[2]) if len(shape) == 3 else 0
-
-
-def _header(file: BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Read shape, order in memory and kind of an array."""
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):  # the headers of others may be gigabytes long
-        raise DataError(f"its arrays are of version {version[0]}.{version[1]}, not 1.0")
-    return np.lib.format.read_array_header_1_0(file, max_header_size=_MOST_HEADER)
-
-
-def _array(file: BufferedIOBase, most: int) -> Shaped[np.ndarray, "..."]:
-    """Read one array whose header is sound."""
-    shape, in_columns, kind = _header(file)
-    n_values = int(np.prod(shape, dtype=np.float64))
-    if kind.hasobject or kind.itemsize > 16 or n_values > most:
-        raise DataError(
-            f"it holds {n_values} values of the kind {kind.name}, which is not what fits its image"
-        )
-    content = file.read(n_values * kind.itemsize)
-    flat = np.frombuffer(content, kind, n_values)
-    return flat.reshape(shape[::-1]).T if in_columns else flat.reshape(shape)
 
 
 def _stack(

@@ -18,7 +18,7 @@ def read_volume(path: Path) -> Volume:
     return read_analyze(path) if name.endswith(".hdr") else read_nifti(path)
 
 
-def read_labels(path: Path) -> list[NamedVolume]:
+def read_label_volumes(path: Path) -> list[NamedVolume]:
     """Read the label volumes of a file, mostly one; raises DataError, as its reader does."""
     if path.name.lower().endswith(NRRD) and has_segments(path):
         return read_segments(path)

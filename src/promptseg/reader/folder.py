@@ -5,44 +5,46 @@ the image whose stem begins its own (`1_liver_2.png`: the object "liver", instan
 or to the image that is called like a folder it lies in (`masks/1/nucleus_07.png`).
 """
 
-import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
 from promptseg.reader.companion import companions
+from promptseg.reader.dicom.header import is_dicom
+from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.kind import Kind
+from promptseg.reader.mask_name import ReadName, instance_alone, parse_frame, parse_name
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+ARRAYS = (".npy", ".npz")
+VIDEOS = (".avi", ".mp4", ".mov", ".mkv")
+RASTERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+PICTURES = (*RASTERS, *ARRAYS, *VIDEOS)
 # .hdr is read with the .img beside it
 VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 MASK_FOLDERS = ("masks", "labels")
-# words of a mask's file name that say that it is a mask, not of what
-MASK_WORDS = frozenset(
-    {
-        *("mask", "masks", "seg", "segmentation", "label", "labels", "labeled"),
-        *("gt", "groundtruth", "annotation", "manual"),
-    }
-)
-# from what a mask's name says beyond its image's to object and instance
-ReadName = Callable[[str], tuple[str | None, int | None]]
 _BROKEN = "a broken link"
 OTHER_TYPE = "files of this type are not read"
-_NUMBER = re.compile(r"(?:(?P<name>.*)[_-])?(?P<number>\d{1,9})")
-_HASH = re.compile(r"(?=.*\d)[0-9a-f-]{10,}", re.IGNORECASE)  # a name made by a machine
+NO_IMAGE = "no image belongs to this mask by its name"
 
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
     """A mask file of one image, and what its name tells."""
 
-    source: str  # path below the folder
+    source: str  # path below the folder, or what stands for it
     object: str | None = None
     instance: int | None = None
     annotator: str | None = None
     kind: Kind | None = None  # what a mapping file says of it
     corner: tuple[int, int] | None = None  # (top, left): where a cropped mask lies in its image
+    path: str | None = None  # below the folder, where that is not `source`
+    dicom: DicomMask | None = None
+
+    @property
+    def where(self) -> str:
+        """Give the path below the folder."""
+        return self.path or self.source
 
     @property
     def is_one_object(self) -> bool:
@@ -54,12 +56,30 @@ class MaskFile:
 class ImageFile:
     """An image or volume with its mask files."""
 
-    source: str  # path below the folder
+    source: str  # path below the folder, or what stands for it
     key: str  # path below images/, without suffix and with _ for #
     masks: tuple[MaskFile, ...]
     lost_mask: bool = False  # a mask of it cannot be read, so that it may show more than they say
     modality: str | None = None  # where images of a folder differ
     subject: str | None = None  # where its name tells
+    series: Series | None = None  # of DICOM; then `source` is no path
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """List its files by their paths below the folder."""
+        if self.series is None:
+            return (self.source,)
+        return tuple(dict.fromkeys(one.path for one in self.series.slices))
+
+    @property
+    def where(self) -> str:
+        """Give the path of its first file."""
+        return self.paths[0]
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it has three axes in the patient's space."""
+        return is_volume(self.source) if self.series is None else self.series.affine is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +102,11 @@ class _Claim:
 def is_volume(source: str) -> bool:
     """Tell a volume file from a picture by its suffix."""
     return source.lower().endswith(VOLUMES)
+
+
+def is_video(source: str) -> bool:
+    """Tell a video from a picture by its suffix."""
+    return source.lower().endswith(VIDEOS)
 
 
 def printable(text: str) -> str:
@@ -111,22 +136,20 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
+    read_name = instance_alone if one_object else parse_name
     if not (folder / "images").is_dir():
-        raise DataError(
-            f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
-            "with files of the same names."
-        )
+        return _scan_dicom(folder, read_name)
     images, left_out = files_below(folder, "images")
-    if not images:
-        kinds = ", ".join((*PICTURES, *VOLUMES))
-        raise DataError(
-            f"{folder / 'images'} holds no image. Expected are files ending in {kinds}."
-            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
-        )
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     masks, strange = files_below(folder, mask_folder) if mask_folder else ([], [])
+    dicom = _dicom_files(folder, [*left_out, *strange])
+    if not images and not dicom:
+        kinds = ", ".join((*PICTURES, *VOLUMES))
+        raise DataError(
+            f"{folder / 'images'} holds no image. Expected are DICOM, or files ending in {kinds}."
+            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
+        )
     by_key, doubles = images_by_key(images)
-    read_name = _instance_alone if one_object else parse_name
     claims, orphans = _claims(masks, by_key.keys())
     lost, _ = _claims((source for source, _ in strange), by_key.keys())
     lost_for_sure, _ = _claims((s for s, why in strange if why != OTHER_TYPE), by_key.keys())
@@ -140,7 +163,32 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     if unread and mask_folder is None:
         raise DataError(f"{folder / unread[0][0]} is a broken link, so that there are no masks.")
     left_out += [*doubles, *unread, *strange, *orphans, *misnamed]
-    return Listing(tuple(listed), tuple(left_out), mask_folder)
+    listing = Listing(tuple(listed), tuple(left_out), mask_folder)
+    return _with_dicom(folder, dicom, listing, read_name) if dicom else listing
+
+
+def _scan_dicom(folder: Path, read_name: ReadName) -> Listing:
+    """List a folder without images/: DICOM says itself what is an image and what a mask."""
+    known, others = files_below(folder, ".")
+    dicom = _dicom_files(folder, others)
+    if not dicom:
+        raise DataError(
+            f"{folder} has no folder images/. Expected are images/ and masks/ (or labels/) "
+            "with files of the same names, or DICOM files anywhere."
+        )
+    left_out = [(source, NO_IMAGE) for source in known]
+    return _with_dicom(folder, dicom, Listing((), (*others, *left_out), None), read_name)
+
+
+def _dicom_files(folder: Path, others: Iterable[tuple[str, str]]) -> list[str]:
+    """Find DICOM among the files whose names say nothing."""
+    return [s for s, why in others if why == OTHER_TYPE and is_dicom(folder / s)]
+
+
+def _with_dicom(folder: Path, dicom: list[str], listing: Listing, read_name: ReadName) -> Listing:
+    from promptseg.reader.dicom.listing import with_series  # which needs our words for images
+
+    return with_series(folder, dicom, listing, read_name)
 
 
 def pair(
@@ -177,33 +225,36 @@ def _is_broken(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def files_below(folder: Path, name: str) -> tuple[list[str], list[tuple[str, str]]]:
+def files_below(
+    folder: Path, name: str, pictures: tuple[str, ...] = PICTURES
+) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
     for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()
         if path.name.startswith("."):
             continue  # files of the operating system
-        if reason := why_not(path, source):
+        if reason := why_not(path, source, pictures):
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
     parts = companions(folder, known)
-    return known, [(source, why) for source, why in others if source not in parts]
+    others = [(source, why) for source, why in others if source not in parts]
+    first = "./" if name == "." else ""  # a first folder, as all paths have
+    return [first + source for source in known], [(first + source, why) for source, why in others]
 
 
-def why_not(path: Path, source: str, more: tuple[str, ...] = ()) -> str | None:
-    """Say why a file is not read; None for a good one and for a plain folder.
-
-    `more` are suffixes that are read beside those of pictures and volumes.
-    """
+def why_not(path: Path, source: str, pictures: tuple[str, ...] = PICTURES) -> str | None:
+    """Say why a file is not read; None for a good one and for a plain folder."""
     if _is_broken(path):
         return _BROKEN
     if path.is_dir():
         return "links to folders are not followed" if path.is_symlink() else None
     if source != printable(source):
         return "its name is not in UTF-8"
-    is_known = path.is_file() and source.lower().endswith((*PICTURES, *VOLUMES, *more))
+    if path.suffix.lower() == ".dcm" and not is_dicom(path):
+        return "it is no DICOM file: it has no preamble"
+    is_known = path.is_file() and source.lower().endswith((*pictures, *VOLUMES))
     return None if is_known else OTHER_TYPE
 
 
@@ -228,7 +279,7 @@ def _claims(
     for source in masks:
         claim = _claim(source, keys)
         if claim is None:
-            orphans.append((source, "no image belongs to this mask by its name"))
+            orphans.append((source, NO_IMAGE))
         else:
             claims.setdefault(claim.key, []).append(claim)
     return claims, orphans
@@ -284,33 +335,21 @@ def _numbered(group: list[tuple[MaskFile, bool]]) -> list[MaskFile]:
     return files
 
 
-def _instance_alone(rest: str) -> tuple[None, int | None]:
-    """Read a name that tells no object."""
-    return None, parse_name(rest)[1]
+def frame_file(key: str, file: MaskFile) -> tuple[MaskFile, int] | None:
+    """Read the name of a mask of one frame of a stack: its number, and what else it tells.
 
-
-def parse_name(rest: str) -> tuple[str | None, int | None]:
-    """Read object and instance from what a mask's name says beyond its image's.
-
-    Examples
-    --------
-    >>> parse_name("_rib_left_9_000")
-    ('rib_left_9', 0)
-    >>> parse_name("_mask_1")
-    (None, 1)
+    The number stands first or last beside the name of the stack, or is the name in a folder called
+    like it: `a_0007.png`, `a_liver_0007.png`, `a/0007.png`, `a/frame_0007.png`, `a/0007_liver.png`.
+    Of a file that a mapping gave, and that is not called like that, the instance is the number.
     """
-    rest = without_words(rest)
-    match = _NUMBER.fullmatch(rest)
-    number = int(match["number"]) if match else None
-    name = without_words(match["name"] or "") if match else rest
-    return (None if not name or _HASH.fullmatch(name) else name), number
-
-
-def without_words(name: str, words: Collection[str] = MASK_WORDS) -> str:
-    """Cut words, by default those that say "mask", and separators off both ends of a name."""
-    parts = re.split(r"([_-]+)", name.strip("_- "))
-    while parts and parts[0].lower() in words:
-        parts = parts[2:]
-    while parts and parts[-1].lower() in words:
-        parts = parts[:-2]
-    return "".join(parts)
+    claim = _claim(file.source, {key})
+    frame = None if claim is None else parse_frame(claim.rest)
+    if claim is None or file.kind is not None:  # the mapping says what it shows
+        number = file.instance if frame is None else frame[1]
+        return None if number is None else (replace(file, instance=None), number)
+    if frame is None:
+        return None
+    object_name, instance = parse_name(frame[0])
+    if file.object is None:  # names tell no objects
+        object_name = None
+    return replace(file, object=object_name, instance=instance), frame[1]

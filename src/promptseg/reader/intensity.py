@@ -13,10 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Integer, Shaped
 
 from promptseg.errors import DataError, pick
-from promptseg.reader.image import Picture, finite_range, scaled
+from promptseg.reader.image import (
+    Picture,
+    finite_range,
+    kept_or_scaled,
+    picture_of,
+    scaled,
+    shown,
+)
+from promptseg.reader.pages import Page
 from promptseg.reader.volume import Volume, slabs
 
 Kind = Literal["min-max", "percentile", "window", "stated", "none"]
@@ -175,24 +183,29 @@ def shades_of_slice(values: Shaped[np.ndarray, "y x"], rule: Intensity) -> Shade
     return Shades(f"{rule.name} slice", *_ends(values, rule))
 
 
-def shaded(pixels: Shaped[np.ndarray, "h w *rgb"], rule: Intensity | None) -> Picture:
-    """Bring a picture to what a corpus keeps.
+def shaded(page: Page, rule: Intensity | None, shades: Shades | None = None) -> Picture:
+    """Bring a picture to what a corpus keeps; `shades` are those of its stack, if it has any.
 
     Raises
     ------
     DataError
         It has no finite value, or not what the rule needs.
     """
-    if pixels.dtype == np.uint8 and (rule is None or rule.spares_8_bits):
-        return Picture(pixels, "none", 0.0, 255.0)
-    rule = rule or MIN_MAX
+    pixels = shown(page.values)
+    if shades is None and (rule is None or (pixels.dtype == np.uint8 and rule.spares_8_bits)):
+        return picture_of(page)
+    if shades is None and rule is not None:
+        shades = _shades_of_picture(pixels, rule)
+    if shades is None or shades.rule == "none":
+        return Shades("none", 0.0, 255.0).picture(pixels)
+    said = f"{page.conversion}; {shades.rule}" if page.conversion else shades.rule
+    return kept_or_scaled(pixels, said, shades.lo, shades.hi)
+
+
+def _shades_of_picture(pixels: Shaped[np.ndarray, "h w *rgb"], rule: Intensity) -> Shades | None:
     if rule.kind in ("min-max", "percentile"):
-        shades = Shades(f"{rule.name} image", *_ends(pixels, rule))
-    else:
-        shades = shades_of_volume(_plain(pixels), rule) or Shades("none", 0.0, 255.0)
-    if pixels.dtype == np.uint16 and pixels.ndim == 2 and shades.rule != "none":
-        return Picture(pixels, shades.rule, shades.lo, shades.hi)  # nothing is lost
-    return shades.picture(pixels)
+        return Shades(f"{rule.name} image", *_ends(pixels, rule))
+    return shades_of_volume(_plain(pixels), rule)
 
 
 def _plain(pixels: Shaped[np.ndarray, "h w *rgb"]) -> Volume:
@@ -223,7 +236,8 @@ def value_at(values: Shaped[np.ndarray, "*space"], percentile: float) -> float:
             raise DataError("it holds no finite value")
         return min(lo for lo, _ in ranges) if percentile == 0.0 else max(hi for _, hi in ranges)
     if np.issubdtype(values.dtype, np.integer) and values.dtype.itemsize <= 2:
-        return _counted(values, percentile)
+        lowest = int(np.iinfo(values.dtype).min)
+        return percentile_of_counts(count_values(values), lowest, percentile)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         raise DataError("it holds no finite value")
@@ -237,11 +251,17 @@ def _finite_range(values: Shaped[np.ndarray, "*slab"]) -> tuple[float, float] | 
         return None
 
 
-def _counted(values: Shaped[np.ndarray, "*space"], percentile: float) -> float:
+def count_values(values: Shaped[np.ndarray, "*space"]) -> Integer[np.ndarray, "n"]:
+    """Count how often each value of integers of up to 16 bits occurs, from the lowest on."""
     lowest = int(np.iinfo(values.dtype).min)
     counts = np.zeros(2 ** (8 * values.dtype.itemsize), dtype=np.int64)
     for slab in slabs(values):
         counts += np.bincount(slab.ravel().astype(np.int64) - lowest, minlength=len(counts))
+    return counts
+
+
+def percentile_of_counts(counts: Integer[np.ndarray, "n"], lowest: int, percentile: float) -> float:
+    """Find a percentile of counted values, linear between two of them as NumPy's."""
     reached = np.cumsum(counts)
     at = (reached[-1] - 1) * percentile / 100
     below, above = (

@@ -4,7 +4,8 @@
 a binary mask that says nothing, by the name that the whole curation has for it.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Integer, Shaped
@@ -12,12 +13,14 @@ from jaxtyping import Integer, Shaped
 from promptseg.errors import DataError
 from promptseg.reader.folder import MaskFile
 from promptseg.reader.image import RawMask
+from promptseg.reader.soft import hardened, has_soft_edges, is_plain
 from promptseg.reader.table import Table
 from promptseg.reader.volume import slab_axis, slabs
 
 MAX_UNNAMED = 32  # a file with more values that no table knows holds no labels
 _NEAR_INTEGER = 1e-3
 _LOSSY_THRESHOLD = 127
+_MOST_VALUES = 1 << 20  # more are not even instance numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Naming:
     instances: bool = False  # values are instance numbers of one object
     binary: bool = False  # without a table: all values of nameless masks are one object
     threshold: float | None = None
+    soft_edges: bool = False  # greys on the edges of nameless masks are none of their labels
 
     def knows(self, value: int) -> bool:
         """Whether the table of labels has a value."""
@@ -62,16 +66,113 @@ def shown_zero(
     labels: Integer[np.ndarray, "*space"], naming: Naming
 ) -> tuple[Integer[np.ndarray, "*space"], Naming]:
     """Give another value to 0 where the table of labels makes an object of it."""
+    free, naming = free_value(naming, int(labels.max()))
+    return labels if free is None else np.where(labels == 0, np.int32(free), labels), naming
+
+
+def free_value(naming: Naming, highest: int) -> tuple[int | None, Naming]:
+    """Find a value that stands for 0 where the table of labels makes an object of it.
+
+    `highest` is that of the labels. Returns None, and the naming as it is, where 0 is background.
+    """
     table = naming.table or {}
     if not any(0 in of_object for of_object in table.values()):
-        return labels, naming
+        return None, naming
     known = {value for of_object in table.values() for value in of_object}
-    free = max(int(labels.max()), *known) + 1
+    free = max(highest, *known) + 1
     moved = {name: tuple(value or free for value in of) for name, of in table.items()}
-    return np.where(labels == 0, np.int32(free), labels), replace(naming, table=moved)
+    return free, replace(naming, table=moved)
 
 
-def as_labels(raw: RawMask, naming: Naming) -> Integer[np.ndarray, "*space"]:
+@dataclass(slots=True)
+class Survey:
+    """What the pages of one mask file hold: its values are made labels by one rule for all."""
+
+    naming: Naming
+    one_object: bool = False  # the file's name says so: then smoothed edges are no labels
+    _seen: set[int] = field(default_factory=set)
+    _whole: bool = True
+    _lossy: bool = False
+    _soft: bool = True
+    _is_smoothed: bool = False  # and has greys
+    _highest: float = -np.inf
+
+    def add(self, raw: RawMask) -> Integer[np.ndarray, "*space"] | None:
+        """Look at one page, and give it as whole numbers, if all pages so far hold such.
+
+        Raises
+        ------
+        DataError
+            It is a JPEG of more than black and white.
+        """
+        if raw.lossy:
+            self._lossy = True
+            parted = _from_lossy(raw.values, self.naming.threshold)
+            self._seen.update(values_in(parted))
+            return parted
+        if self.naming.threshold is not None:
+            self._highest = max(self._highest, float(np.fmax.reduce(raw.values, axis=None)))
+        labels = _whole(raw.values) if self._whole else None
+        self._whole = labels is not None
+        if labels is not None:
+            self._seen.update(values_in(labels))
+            self._whole = len(self._seen) <= _MOST_VALUES
+        is_flat = raw.values.ndim == 2
+        if self._soft and self._is_judged and not (is_flat and is_plain(raw.values)):
+            self._is_smoothed = True
+            self._soft = is_flat and has_soft_edges(raw.values)
+        return labels
+
+    def rule(self) -> tuple[Callable[[RawMask], Integer[np.ndarray, "*space"]], list[int]]:
+        """Give what makes labels of every page, and the labels that there will be.
+
+        Raises
+        ------
+        DataError
+            The values are no labels, and there is no threshold to make a mask of them.
+        """
+        naming, threshold = self.naming, self.naming.threshold
+        if self._lossy:
+            return lambda raw: _from_lossy(raw.values, threshold), sorted(self._seen)
+        if self.has_soft_edges and (self.one_object or naming.soft_edges):
+            return lambda raw: hardened(raw.values), [255]
+        if self._whole and _are_labels(sorted(self._seen), naming):
+            return _as_they_are, sorted(self._seen)
+        if threshold is None:
+            raise DataError(
+                "its values are no labels (fractions, negative, or too many). "
+                "--threshold makes a mask of what lies above it"
+            )
+        above = [1] if self._highest > threshold else []
+        return lambda raw: (raw.values > threshold).astype(np.uint8), above
+
+    @property
+    def has_soft_edges(self) -> bool:
+        """Whether it is a binary mask with smoothed edges (`promptseg.reader.soft`)."""
+        is_named = any(self.naming.knows(value) for value in self._seen - {255})
+        return self._soft and self._is_smoothed and not is_named
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no value but 0 and 255, or is a JPEG of black and white."""
+        return not self._is_smoothed
+
+    @property
+    def _is_judged(self) -> bool:
+        return self.naming.threshold is None and not self.naming.instances
+
+
+def survey(raws: Iterable[RawMask], naming: Naming, *, one_object: bool = False) -> Survey:
+    """Look at the pages of one mask file; raises DataError as `Survey.add` does."""
+    found = Survey(naming, one_object)
+    for raw in raws:
+        found.add(raw)
+    return found
+
+
+def as_labels(
+    raw: RawMask, naming: Naming, *, one_object: bool = False
+) -> Integer[np.ndarray, "*space"]:
     """Bring the values of a mask file to whole numbers, 0 for background.
 
     Raises
@@ -79,17 +180,17 @@ def as_labels(raw: RawMask, naming: Naming) -> Integer[np.ndarray, "*space"]:
     DataError
         The values are no labels, and there is no threshold to make a mask of them.
     """
-    if raw.lossy:
-        return _from_lossy(raw.values, naming.threshold)
+    found = Survey(naming, one_object)
+    labels = found.add(raw)
+    make, _ = found.rule()
+    return labels if make is _as_they_are and labels is not None else make(raw)
+
+
+def _as_they_are(raw: RawMask) -> Integer[np.ndarray, "*space"]:
     labels = _whole(raw.values)
-    if labels is not None and _are_labels(values_in(labels), naming):
-        return labels
-    if naming.threshold is None:
-        raise DataError(
-            "its values are no labels (fractions, negative, or too many). "
-            "--threshold makes a mask of what lies above it"
-        )
-    return (raw.values > naming.threshold).astype(np.uint8)
+    if labels is None:
+        raise DataError("its values are no labels")
+    return labels
 
 
 def _whole(values: Shaped[np.ndarray, "*space"]) -> Integer[np.ndarray, "*space"] | None:

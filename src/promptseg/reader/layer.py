@@ -16,7 +16,7 @@ from promptseg.errors import DataError
 from promptseg.reader import volume as volumes
 from promptseg.reader.files import read_volume
 from promptseg.reader.folder import MaskFile, is_volume
-from promptseg.reader.frame import Labels
+from promptseg.reader.frame_labels import Labels
 from promptseg.reader.image import RawMask, read_mask
 from promptseg.reader.labels import Entry, as_labels, values_in
 from promptseg.reader.part import Part, cropped

@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from promptseg.errors import DataError
-from promptseg.reader import channels
 from promptseg.reader.folder import (
     MASK_FOLDERS,
+    NO_IMAGE,
     OTHER_TYPE,
     ImageFile,
     Listing,
@@ -16,11 +16,11 @@ from promptseg.reader.folder import (
     images_by_key,
     mask_files,
     pair,
-    parse_name,
     printable,
     why_not,
 )
 from promptseg.reader.mapping import MappingFile, Masks
+from promptseg.reader.mask_name import parse_name
 from promptseg.reader.offsets import Offsets, read_offsets
 from promptseg.reader.pattern import Keys, Pattern, keys_of
 
@@ -52,8 +52,7 @@ def scan_by(folder: Path, mapping: MappingFile) -> Listing:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    more = channels.SUFFIXES if any(masks.kind.channels for masks in mapping.masks) else ()
-    files = {s: why for s, why in files_in(folder, more) if not _fits(mapping.ignore, s)}
+    files = {s: why for s, why in files_in(folder) if not _fits(mapping.ignore, s)}
     of_masks = {s for masks in mapping.masks for s in files if _fits(masks.patterns, s)}
     found = _Found()
     images = _images(folder, mapping, {s: files[s] for s in files.keys() - of_masks}, found)
@@ -67,17 +66,14 @@ def scan_by(folder: Path, mapping: MappingFile) -> Listing:
     return Listing(tuple(sorted(listed, key=lambda image: image.source)), named, None)
 
 
-def files_in(folder: Path, more: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """List all files with the reason why they are not read, without hidden ones.
-
-    `more` are suffixes that are read beside those of pictures and volumes.
-    """
+def files_in(folder: Path) -> Iterator[tuple[str, str | None]]:
+    """List all files with the reason why they are not read, without hidden ones."""
     root = folder.resolve()
     for path in sorted(folder.rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in source.split("/")):
             continue
-        reason = why_not(path, source, more)
+        reason = why_not(path, source)
         if reason is None and path.is_symlink() and not path.resolve().is_relative_to(root):
             reason = "a link that leads out of the folder"
         if reason is not None or path.is_file():
@@ -158,7 +154,7 @@ def _pair_masks(files: Mapping[str, str | None], images: Mapping[str, str], foun
     found.lost.update(lost)
     for key, sources in by_key.items():
         found.masks[key] = list(mask_files(key, sources, parse_name))
-    found.left_out += [(s, "no image belongs to this mask by its name") for s in orphans]
+    found.left_out += [(s, NO_IMAGE) for s in orphans]
     found.left_out += [(s, why) for s in masks if (why := files[s]) is not None]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from promptseg.errors import DataError
-from promptseg.reader.image import unreadable
+from promptseg.reader.limits import unreadable
 from promptseg.reader.volume import Volume, check_bytes, check_grid, check_numbers, oriented
 
 if TYPE_CHECKING:

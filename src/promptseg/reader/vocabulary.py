@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from promptseg.errors import DataError
-from promptseg.reader.folder import MASK_WORDS, MaskFile, parse_name, without_words
+from promptseg.reader.folder import MaskFile
 from promptseg.reader.labels import Entry, Naming, name_values
+from promptseg.reader.mask_name import MASK_WORDS, parse_name, without_words
 from promptseg.reader.table import Table
 
 _WORDS = MASK_WORDS | {"pred", "preds", "prediction", "predictions", "predicted"}

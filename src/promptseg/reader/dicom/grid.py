@@ -1,0 +1,106 @@
+"""Where the frames of a mask lie among the slices of a series."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from promptseg.reader.dicom.model import Series, Slice
+from promptseg.reader.dicom.series import native_affine
+
+_NEAR = 0.1  # of the shortest edge, as grids are compared
+_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """The slices of a series, to be found by the UIDs that a mask refers to, or by their place."""
+
+    series: Series
+    by_uid: dict[tuple[str, int], int]
+    positions: Float[np.ndarray, "n 3"] | None
+
+    @classmethod
+    def of(cls, series: Series) -> "Places":
+        """Index a series."""
+        by_uid = {(one.sop_uid, one.frame): index for index, one in enumerate(series.slices)}
+        positions = [one.position for one in series.slices if one.position is not None]
+        all_placed = len(positions) == len(series.slices)
+        return cls(series, by_uid, np.array(positions) if all_placed else None)
+
+    def find(
+        self, frame: Slice, refers_to: list[tuple[str, int]], size: tuple[int, int]
+    ) -> int | None:
+        """Find the slice on whose pixels a frame of the given rows and columns lies."""
+        if size != self.series.shape[1:]:
+            return None
+        for reference in refers_to:
+            index = self.by_uid.get(reference)
+            if index is not None and self._is_on(frame, index):
+                return index
+        if self.positions is None or frame.position is None:
+            return None
+        index = int(np.linalg.norm(self.positions - frame.position, axis=1).argmin())
+        return index if self._is_on(frame, index) else None
+
+    def _is_on(self, frame: Slice, index: int) -> bool:
+        """Whether pixels agree; where one of the two does not say where it lies, they do."""
+        ours = self.series.slices[index]
+        if frame.position is None or ours.position is None:
+            return True
+        if frame.spacing_yx_mm is None or ours.spacing_yx_mm is None:
+            return frame.position == ours.position
+        corners = [np.array([0, 0]), np.array(self.series.shape[1:]) - 1]
+        gaps = [_at(frame, corner) - _at(ours, corner) for corner in corners]
+        edge = min(ours.spacing_yx_mm)
+        return bool(np.linalg.norm(gaps, axis=1).max() <= _NEAR * edge)
+
+
+def _at(one: Slice, pixel_yx: Float[np.ndarray, "2"] | np.ndarray) -> Float[np.ndarray, "3"]:
+    """Give where a pixel lies, in mm."""
+    y_mm, x_mm = one.spacing_yx_mm or (1.0, 1.0)
+    along_y, along_x = np.array(one.along_y), np.array(one.along_x)
+    moved = along_y * y_mm * pixel_yx[0] + along_x * x_mm * pixel_yx[1]
+    return np.asarray(np.array(one.position) + moved)
+
+
+def to_voxels(series: Series) -> Float[np.ndarray, "4 4"] | None:
+    """Give the map from mm in the patient (LPS) to voxels (column, row, slice)."""
+    affine = native_affine(series)
+    if affine is None:
+        return None
+    inverse: Float[np.ndarray, "4 4"] = np.linalg.inv(affine) @ _TO_RAS
+    return inverse
+
+
+def lps_affine(one: Slice, step: Float[np.ndarray, "3"]) -> Float[np.ndarray, "4 4"]:
+    """Give the map from (column, row, slice) of frames to mm in the patient (LPS)."""
+    y_mm, x_mm = one.spacing_yx_mm or (1.0, 1.0)
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(one.along_x) * x_mm
+    affine[:3, 1] = np.array(one.along_y) * y_mm
+    affine[:3, 2], affine[:3, 3] = step, one.position
+    return affine
+
+
+def sample(
+    volume: Bool[np.ndarray, "k h w"],
+    voxel_to_voxel: Float[np.ndarray, "4 4"],
+    index: int,
+    size: tuple[int, int],
+) -> Bool[np.ndarray, "y x"]:
+    """Take the nearest voxels of a mask for the pixels of a slice; outside there is nothing.
+
+    `voxel_to_voxel` leads from (column, row, slice) of the image to those of the mask.
+    """
+    y, x = np.indices(size, sparse=True)
+    moved = [
+        np.rint(row[0] * x + row[1] * y + row[2] * index + row[3]) for row in voxel_to_voxel[:3]
+    ]
+    limits = volume.shape[::-1]
+    inside = np.logical_and.reduce(
+        [(axis >= 0) & (axis < n) for axis, n in zip(moved, limits, strict=True)]
+    )
+    column, row, k = (np.where(inside, axis, 0).astype(np.intp) for axis in moved)
+    found: Bool[np.ndarray, "y x"] = volume[k, row, column] & inside
+    return found

@@ -1,0 +1,158 @@
+"""RT structure sets: contours in the patient as masks on the slices of a series.
+
+A pixel belongs to an object if its centre lies inside an odd number of the contours of its slice,
+so that a contour within another cuts a hole. Points on an edge count as right of or below it,
+which makes objects that share an edge share no pixel.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from promptseg.errors import DataError
+from promptseg.reader.dicom.drawn import Drawn, clean_name, with_instances
+from promptseg.reader.dicom.grid import to_voxels
+from promptseg.reader.dicom.header import items, numbers, opened, text, whole
+from promptseg.reader.dicom.model import DicomMask, Series
+from promptseg.reader.dicom.seg import Drawing
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_KEYWORDS = ("StructureSetROISequence", "ROIContourSequence")
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_FLAT = 0.1  # of the distance between slices
+_SAME_PLANE = 0.01
+_AT_ONCE = 2**20  # crossings of edges and rows
+Contour = Float[np.ndarray, "_ 2"]  # corners (x, y) in voxels
+NEARBY = "contours between slices: drawn on the nearest"
+
+
+def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
+    """Read a structure set onto the slices of a series.
+
+    A contour between slices goes to the nearest; of several planes that have the same nearest
+    slice only the nearest counts.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or the slices of the series make no even grid.
+    """
+    inverse = to_voxels(series)
+    if inverse is None:
+        raise DataError("the slices of its image make no even grid that contours could lie in")
+    with opened(folder / mask.path, _KEYWORDS) as header:
+        names = {
+            whole(roi, "ROINumber"): clean_name(text(roi, "ROIName"))
+            for roi in items(header.data, "StructureSetROISequence")
+        }
+        objects, reasons, notes = [], list[tuple[str | None, str]](), set[str]()
+        seen = set[int]()
+        for roi in items(header.data, "ROIContourSequence"):
+            number = whole(roi, "ReferencedROINumber")
+            if number is None or number in seen:
+                raise DataError("its structures are not numbered")
+            seen.add(number)
+            drawn = Drawn(names.get(number) or f"ROI {number}", number, series.kind.columns)
+            planes, why = _planes(items(roi, "ContourSequence"), inverse, series)
+            reasons += [(drawn.name, reason) for reason in why]
+            for index, contours in _nearest(planes, notes).items():
+                drawn.add(index, fill(contours, series.shape[1:]))
+            objects.append(drawn)
+    return Drawing(
+        objects=with_instances(objects),
+        left_out=() if mask.is_shared else tuple(reasons),
+        notes=tuple(sorted(notes)),
+    )
+
+
+def _planes(
+    contours: "Iterable[Dataset]", inverse: Float[np.ndarray, "4 4"], series: Series
+) -> tuple[dict[float, list[Contour]], list[str]]:
+    """Sort contours by the slice (a fraction) that they lie on; count what cannot be drawn."""
+    planes: dict[float, list[Contour]] = defaultdict(list)
+    n_open = n_bad = n_tilted = n_outside = 0
+    for contour in contours:
+        if text(contour, "ContourGeometricType") not in _CLOSED:
+            n_open += 1
+            continue
+        flat = numbers(contour, "ContourData")
+        if flat is None or len(flat) % 3 or len(flat) < 9:
+            n_bad += 1
+            continue
+        points = np.array(flat).reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
+        height = float(points[:, 2].mean())
+        if np.abs(points[:, 2] - height).max() > _FLAT:
+            n_tilted += 1
+        elif not -0.5 <= height <= len(series.slices) - 0.5:
+            n_outside += 1
+        else:
+            key = next((h for h in planes if abs(h - height) <= _SAME_PLANE), height)
+            planes[key].append(points[:, :2])
+    counted = (
+        (n_open, "contours that are not closed (points, open lines)"),
+        (n_bad, "contours that are damaged or have fewer than 3 points"),
+        (n_tilted, "contours that do not lie along the slices"),
+        (n_outside, "contours above or below the slices"),
+    )
+    return planes, [f"{n} {what}" for n, what in counted if n]
+
+
+def _nearest(planes: dict[float, list[Contour]], notes: set[str]) -> dict[int, list[Contour]]:
+    """Choose for each slice the plane of contours that lies nearest."""
+    chosen: dict[int, float] = {}
+    for height in sorted(planes):
+        index = max(0, int(np.ceil(height - 0.5)))
+        if abs(height - index) > _FLAT:
+            notes.add(NEARBY)
+        if index not in chosen or abs(height - index) < abs(chosen[index] - index):
+            chosen[index] = height
+    return {index: planes[height] for index, height in chosen.items()}
+
+
+def fill(contours: Sequence[Contour], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Fill polygons by the even-odd rule at the centres of pixels.
+
+    Parameters
+    ----------
+    contours
+        Corners (x, y) of closed polygons; the centre of pixel (row, column) is (column, row).
+    size
+        Rows and columns.
+    """
+    height, width = size
+    toggles = np.zeros((height, width + 1), np.int32)
+    for points in contours:
+        _toggle(toggles, points)
+    filled: Bool[np.ndarray, "h w"] = toggles[:, :width].cumsum(axis=1) % 2 == 1
+    return filled
+
+
+def _toggle(toggles: Integer[np.ndarray, "h w1"], points: Contour) -> None:
+    """Mark on each row the pixels at which an edge has been crossed."""
+    height, width = toggles.shape[0], toggles.shape[1] - 1
+    ends = np.stack([points, np.roll(points, -1, axis=0)])
+    is_down = ends[0, :, 1] > ends[1, :, 1]  # an edge is the same in both directions
+    ends[:, is_down] = ends[::-1, is_down]
+    low, high = ends[0, :, 1], ends[1, :, 1]
+    first = np.clip(np.ceil(low), 0, height).astype(np.int64)  # rows with low <= row < high
+    counts = np.clip(np.ceil(high), 0, height).astype(np.int64) - first
+    total = np.cumsum(counts)
+    start = 0
+    while start < len(points):  # a few edges at a time: each can cross all rows
+        done = total[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(total, done + _AT_ONCE, side="right")))
+        edges = np.repeat(np.arange(start, stop), counts[start:stop])
+        offset = np.arange(len(edges)) - np.repeat(
+            total[start:stop] - counts[start:stop] - done, counts[start:stop]
+        )
+        rows = first[edges] + offset
+        (x0, y0), (x1, y1) = (ends[end, edges].T for end in (0, 1))
+        crossed = x0 + (rows - y0) * (x1 - x0) / (y1 - y0)
+        np.add.at(toggles, (rows, np.clip(np.ceil(crossed), 0, width).astype(np.int64)), 1)
+        start = stop

@@ -1,0 +1,269 @@
+"""DICOM segmentations: binary, fractional and label maps, of frames that may be sparse."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from promptseg.errors import DataError
+from promptseg.reader.dicom.drawn import Drawn, clean_name, with_instances
+from promptseg.reader.dicom.facts import MOST_BYTES, MOST_FRAMES, check_pixels
+from promptseg.reader.dicom.frame_facts import frames_of
+from promptseg.reader.dicom.grid import Places, lps_affine, sample, to_voxels
+from promptseg.reader.dicom.header import first, items, number, numbers, opened, text, whole
+from promptseg.reader.dicom.model import DicomMask, Kind, Series, Slice
+from promptseg.reader.dicom.pixels import read_pixels
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+HALF = 0.5
+REGRIDDED = "a segmentation on another grid: nearest voxels"
+_KEYWORDS = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
+    *("BitsStored", "PixelRepresentation", "NumberOfFrames", "SOPInstanceUID"),
+    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_NEAR = 0.1  # of an edge
+Matrix = Float[np.ndarray, "4 4"]
+Masks = Iterator[tuple[int, int, Bool[np.ndarray, "h w"]]]
+_TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seg:
+    """The header of a segmentation."""
+
+    form: str
+    kind: Kind
+    names: dict[int, str]
+    frames: tuple[Slice, ...]
+    numbers: tuple[int | None, ...]  # the segment of each frame
+    refers_to: tuple[list[tuple[str, int]], ...]
+    most: float  # what stands for 1 in fractions
+    depth_mm: float | None  # between slices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grids:
+    """Maps to voxels of the segmentation: from mm in the patient, and from voxels of the image."""
+
+    to_own: Matrix
+    onto_own: Matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """What a file of masks shows on a series, what of it lies elsewhere, and what was done."""
+
+    objects: list[Drawn]
+    left_out: tuple[tuple[str | None, str], ...] = ()  # object, reason
+    notes: tuple[str, ...] = ()
+
+
+def read_seg(folder: Path, mask: DicomMask, series: Series, threshold: float | None) -> Drawing:
+    """Read a segmentation onto the slices of a series.
+
+    Frames lie on the slices that they refer to, or on those of the same place. If the grids
+    differ, the nearest voxels are taken. A fraction counts above `threshold`, or above a half.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or none of it lies on the series.
+    """
+    with opened(folder / mask.path, _KEYWORDS) as header:
+        seg = _header(header.data, mask.path)
+        check_pixels(header, seg.kind, len(seg.frames))
+    places = Places.of(series)
+    size = (seg.kind.rows, seg.kind.columns)
+    at = [
+        places.find(one, refers, size)
+        for one, refers in zip(seg.frames, seg.refers_to, strict=True)
+    ]
+    limit = (HALF if threshold is None else threshold) * seg.most
+    masks = _masks(folder / mask.path, seg, limit)
+    notes = [f"fractional segments: fraction > {limit / seg.most:g}"] * (seg.form == "FRACTIONAL")
+    grids = _other_grid(seg, at, series)
+    if grids is not None:
+        objects = _regridded(masks, seg, series, grids)
+        return Drawing(objects=with_instances(objects), notes=(*notes, REGRIDDED))
+    if not any(place is not None for place in at):
+        raise DataError("none of its frames lies on a slice of its image")
+    objects, n_lost = _placed(masks, seg, at, series)
+    lost = [(None, f"{n_lost} of its frames lie on no slice of its image")] if n_lost else []
+    return Drawing(
+        objects=with_instances(objects),
+        left_out=() if mask.is_shared else tuple(lost),
+        notes=tuple(notes),
+    )
+
+
+def _placed(
+    masks: Masks, seg: _Seg, at: Sequence[int | None], series: Series
+) -> tuple[list[Drawn], int]:
+    """Draw the frames on the slices where they lie, and count the others."""
+    objects = {n: Drawn(name, n, series.kind.columns) for n, name in seg.names.items()}
+    lost: set[int] = set()
+    for index, segment, mask in masks:
+        place = at[index]
+        if place is not None:
+            objects[segment].add(place, mask)
+        elif mask.any():
+            lost.add(index)
+    return list(objects.values()), len(lost)
+
+
+def _header(data: "Dataset", path: str) -> _Seg:
+    form = text(data, "SegmentationType") or ""
+    if form not in _TYPES:
+        raise DataError("its kind of segmentation is not read")
+    count = whole(data, "NumberOfFrames") or 0
+    own = items(data, "PerFrameFunctionalGroupsSequence")
+    if not 1 <= count <= MOST_FRAMES or len(own) != count:
+        raise DataError(f"it says that it has {count} frames, and describes {len(own)}")
+    shared = first(data, "SharedFunctionalGroupsSequence")
+    measures = [first(group, "PixelMeasuresSequence") for group in (*own[:1], shared)]
+    depths = [number(m, "SpacingBetweenSlices") for m in measures if m is not None]
+    most = number(data, "MaximumFractionalValue") or 255.0
+    return _Seg(
+        form=form,
+        kind=_kind(data, form),
+        names=_names(data),
+        frames=frames_of(data, path, text(data, "SOPInstanceUID") or "", count, None),
+        numbers=tuple(_number(group, shared) for group in own),
+        refers_to=tuple(_references(group, shared) for group in own),
+        most=most if form == "FRACTIONAL" else 1.0,
+        depth_mm=next((depth for depth in depths if depth and depth > 0), None),
+    )
+
+
+def _kind(data: "Dataset", form: str) -> Kind:
+    bits = whole(data, "BitsAllocated") or 0
+    if bits not in ((1, 8) if form != "LABELMAP" else (8, 16)):
+        raise DataError(f"segmentations of {bits} bits are not read")
+    return Kind(
+        rows=whole(data, "Rows") or 0,
+        columns=whole(data, "Columns") or 0,
+        samples=1,
+        photometric="MONOCHROME2",
+        bits_allocated=bits,
+        bits_stored=bits,
+        is_signed=False,
+        modality="SEG",
+    )
+
+
+def _names(data: "Dataset") -> dict[int, str]:
+    names: dict[int, str] = {}
+    for item in items(data, "SegmentSequence"):
+        value = whole(item, "SegmentNumber")
+        if value is None or value in names:
+            raise DataError("its segments are not numbered")
+        meaning = first(item, "SegmentedPropertyTypeCodeSequence")
+        label = clean_name(text(item, "SegmentLabel"))
+        code = clean_name(None if meaning is None else text(meaning, "CodeMeaning"))
+        names[value] = label or code or f"segment {value}"
+    return names
+
+
+def _number(own: "Dataset", shared: "Dataset | None") -> int | None:
+    for group in (own, shared):
+        found = first(group, "SegmentIdentificationSequence")
+        if found is not None:
+            return whole(found, "ReferencedSegmentNumber")
+    return None
+
+
+def _references(own: "Dataset", shared: "Dataset | None") -> list[tuple[str, int]]:
+    """List the frames that a frame was drawn on: (SOPInstanceUID, frame from 0)."""
+    found = []
+    for group in (own, shared):
+        for derivation in items(group, "DerivationImageSequence"):
+            for image in items(derivation, "SourceImageSequence"):
+                uid = text(image, "ReferencedSOPInstanceUID")
+                frames = numbers(image, "ReferencedFrameNumber") or (1.0,)
+                found += [(uid, int(frame) - 1) for frame in frames if uid]
+    return found
+
+
+def _masks(path: Path, seg: _Seg, limit: float) -> Masks:
+    """Decode frame by frame: its index, the number of a segment, and its mask."""
+    frames = read_pixels(path, seg.kind, len(seg.frames), range(len(seg.frames)))
+    for index, frame in enumerate(frames):
+        if seg.form == "LABELMAP":
+            for value in np.unique(frame):
+                if int(value) in seg.names and value:
+                    yield index, int(value), frame == value
+            continue
+        number = seg.numbers[index]
+        if number not in seg.names or number is None:
+            raise DataError("one of its frames shows a segment that it does not list")
+        yield index, number, _above(frame, seg, limit)
+
+
+def _above(frame: Shaped[np.ndarray, "h w"], seg: _Seg, limit: float) -> Bool[np.ndarray, "h w"]:
+    above: Bool[np.ndarray, "h w"] = frame > (limit if seg.form == "FRACTIONAL" else 0)
+    return above
+
+
+def _other_grid(seg: _Seg, at: Sequence[int | None], series: Series) -> "_Grids | None":
+    """Give the segmentation's own grid, if it has to be brought to the one of the series."""
+    inverse = to_voxels(series)
+    is_placed = all(one.position is not None and one.spacing_yx_mm for one in seg.frames)
+    if inverse is None or not is_placed:
+        return None
+    lost = [one for one, place in zip(seg.frames, at, strict=True) if place is None]
+    if not any(_is_inside(one, inverse, series, seg) for one in lost):
+        return None
+    to_own = np.linalg.inv(_own_grid(seg))
+    return _Grids(to_own, to_own @ np.linalg.inv(inverse))
+
+
+def _is_inside(one: Slice, inverse: Matrix, series: Series, seg: _Seg) -> bool:
+    """Whether the middle of a frame lies within the volume."""
+    middle = np.array([(seg.kind.columns - 1) / 2, (seg.kind.rows - 1) / 2, 0, 1])
+    voxel = (inverse @ lps_affine(one, np.zeros(3)) @ middle)[:3]
+    limits = np.array(series.shape[::-1])
+    return bool(((voxel > -0.5) & (voxel < limits - 0.5)).all())
+
+
+def _own_grid(seg: _Seg) -> Matrix:
+    """Give the map from (column, row, slice) of the segmentation to mm in the patient (LPS)."""
+    one = seg.frames[0]
+    normal = np.cross(np.array(one.along_x), np.array(one.along_y))
+    heights = {f: round(float(np.dot(f.position or 0, normal)), 4) for f in seg.frames}
+    gaps = np.diff(np.unique(list(heights.values())))
+    depth = seg.depth_mm or (float(gaps.min()) if gaps.size else one.thickness_mm)
+    if not depth:
+        raise DataError("it lies on another grid and does not say how far apart its slices are")
+    return lps_affine(min(seg.frames, key=heights.__getitem__), normal * depth)
+
+
+def _regridded(masks: Masks, seg: _Seg, series: Series, grids: "_Grids") -> list[Drawn]:
+    own = {n: Drawn(name, n, seg.kind.columns) for n, name in seg.names.items()}
+    for index, segment, mask in masks:
+        voxel = (grids.to_own @ np.array([*(seg.frames[index].position or ()), 1.0]))[:3]
+        k = round(float(voxel[2]))
+        if np.abs(voxel - (0, 0, k)).max() > _NEAR or not 0 <= k < MOST_FRAMES:
+            raise DataError("it lies on another grid, and its own slices are at uneven distances")
+        own[segment].add(k, mask)
+    n_planes = 1 + max((k for one in own.values() for k in one.planes), default=0)
+    if n_planes * seg.kind.rows * seg.kind.columns > MOST_BYTES:
+        raise DataError("it lies on another grid, which is too large to be brought to its image's")
+    return [_sampled(one, n_planes, seg, series, grids) for one in own.values()]
+
+
+def _sampled(one: Drawn, n_planes: int, seg: _Seg, series: Series, grids: "_Grids") -> Drawn:
+    """Bring one object from its own grid to the one of the series."""
+    volume = np.zeros((n_planes, seg.kind.rows, seg.kind.columns), bool)
+    for k in one.planes:
+        volume[k] = one.mask(k)
+    found = Drawn(one.name, one.number, series.kind.columns)
+    for index in range(len(series.slices)):
+        found.add(index, sample(volume, grids.onto_own, index, series.shape[1:]))
+    return found
