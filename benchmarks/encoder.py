@@ -21,8 +21,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptseg.memory import keep_freed_memory
-from promptseg.models import load_model, tinyvit_strips
-from promptseg.models.litemedsam import SIDE, LiteMedSamSegmenter, load
+from promptseg.models import tinyvit_strips
+from promptseg.models.exported import exported
+from promptseg.models.litemedsam import SIDE, load
 
 SIDES = ("plain", "ours", "onnx")
 MATRIX, PRODUCTS = 4096, 5
@@ -67,16 +68,11 @@ def measure(side: str, images: int) -> dict[str, float]:
     else:
         keep_freed_memory()
     image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
-    model = load_model("litemedsam", backend="onnx" if side == "onnx" else "torch")
-    if isinstance(model, LiteMedSamSegmenter):
-        pixels, encoder = model.pixels(image), model.encoder
-        with torch.inference_mode():
-            seconds = median_s(lambda: encoder(pixels), images)
-    else:
-        # with what is prepared of it for the decoder
-        seconds = median_s(lambda: model.embed([image]), images)
+    model = load()
+    pixels = model.pixels(image)
+    encode = exported(model).encode if side == "onnx" else model.encoder
     with torch.inference_mode():
-        return {"seconds": seconds, "rate": matrix_rate()}
+        return {"seconds": median_s(lambda: encode(pixels), images), "rate": matrix_rate()}
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from promptseg.ahead import ahead
+from promptseg.ahead import ahead, together
 from promptseg.stages import Stopwatch
 
 
@@ -69,3 +69,24 @@ def test_making_counts_as_reading():
     assert reading is not None
     assert waiting is not None
     assert (reading.calls, waiting.calls) == (5, 5)
+
+
+def test_items_come_together_in_groups():
+    """The last group is what is left."""
+    assert list(together(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(together(range(2), 1)) == [[0], [1]]
+    assert list(together((), 3)) == []
+
+
+def test_a_group_is_not_lost_to_an_error_after_it():
+    """What was made comes first, then the error, and nothing more is asked for."""
+
+    def items() -> Iterator[int]:
+        yield from range(4)
+        raise KeyError("planted")
+
+    seen: list[list[int]] = []
+    with pytest.raises(KeyError, match="planted"):
+        seen.extend(together(items(), 3))
+
+    assert seen == [[0, 1, 2], [3]]

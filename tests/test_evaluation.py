@@ -46,6 +46,48 @@ def test_each_image_is_embedded_once_for_all_prompts():
     assert len(records) == 2 * 2 * 2 * 3  # images, targets, strategies, selections
 
 
+@dataclasses.dataclass
+class _Together(fakes.Fake):
+    """A model that takes three images at once, and none that is all dark."""
+
+    images_at_once: int = 3
+    groups: list[int] = dataclasses.field(default_factory=list)
+
+    def embed(self, images: Sequence[fakes.Image]) -> list[fakes.Image]:
+        self.groups.append(len(images))
+        if not all(image.any() for image in images):
+            raise ValueError("too dark")
+        return fakes.Fake.embed(self, images)
+
+
+def test_images_that_are_embedded_together_give_the_same_records():
+    """In the same order; those of which nothing is asked are not embedded."""
+    samples = [_sample(number) for number in range(5)]
+    samples[1] = dataclasses.replace(samples[1], targets=())
+    model = _Together("fake", fakes.filled_box)
+    plain = _records(samples, fakes.Fake("fake", fakes.filled_box))
+
+    assert _timeless(_records(samples, model)) == _timeless(plain)
+    assert model.groups == [2, 2]
+
+
+def test_an_image_that_cannot_be_embedded_costs_itself_alone():
+    """The others of its group are embedded one by one."""
+    samples = [_sample(number) for number in range(3)]
+    samples[1] = dataclasses.replace(samples[1], image=np.zeros_like(samples[1].image))
+    model = _Together("fake", fakes.filled_box)
+    records = _records(samples, model)
+
+    assert model.groups == [3, 1, 1, 1]
+    failed = {record.image_id for record in records if record.outcome == "failed"}
+    assert failed == {samples[1].image_id}
+    assert {record.image_id for record in records} == {sample.image_id for sample in samples}
+
+
+def _timeless(records: list[Record]) -> list[Record]:
+    return [dataclasses.replace(record, embed_ms=None, decode_ms=None) for record in records]
+
+
 def test_the_right_answer_scores_one_under_single_and_oracle():
     """A planted answer comes out as planted, and `predicted` takes what the model prefers."""
     records = _records([_sample()], fakes.reference())

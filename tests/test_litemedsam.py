@@ -105,6 +105,25 @@ def test_answers_come_in_the_order_of_the_prompts(untrained: LiteMedSamSegmenter
     assert len(different) == 6  # the first and the last prompt are the same
 
 
+def test_images_that_are_embedded_together_have_the_digits_of_one(untrained: LiteMedSamSegmenter):
+    """On any number of cores; as many at once as there are."""
+    images = [picture(20 + 10 * n, 30) for n in range(3)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert untrained.images_at_once == 2
+        together = untrained.embed(images)
+        torch.set_num_threads(1)
+        assert untrained.images_at_once == 1
+        alone = [untrained.embed([image])[0] for image in images]
+    finally:
+        torch.set_num_threads(before)
+
+    for left, right in zip(together, alone, strict=True):
+        assert torch.equal(left.prepared.cells, right.prepared.cells)
+        assert (left.image_hw, left.valid_hw) == (right.image_hw, right.valid_hw)
+
+
 def test_no_prompt_gives_no_answer(untrained: LiteMedSamSegmenter):
     """An image without targets is no special case."""
     (embedding,) = untrained.embed([picture(60, 80)])

@@ -26,3 +26,25 @@ def ahead(items: Iterable[T], watch: Watch = unwatched) -> Iterator[T]:
                 return
             coming = reader.submit(next, made, _END)
             yield item  # type: ignore[misc]  # it is no _END
+
+
+def together(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """Yield items in groups of so many, the last of what is left.
+
+    What making an item raises is raised after the group of those before it.
+    """
+    iterator = iter(items)
+    while True:
+        group: list[T] = []
+        error = None
+        while len(group) < most and error is None:
+            try:
+                group.append(next(iterator))
+            except Exception as raised:  # StopIteration is the end
+                error = raised
+        if group:
+            yield group
+        if error is not None:
+            if isinstance(error, StopIteration):
+                return
+            raise error

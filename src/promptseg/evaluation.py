@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, Literal
 
+from promptseg.ahead import together
 from promptseg.attributes import AttributeRow, described
 from promptseg.errors import DataError
 from promptseg.everything import Survivors, survivors
@@ -92,25 +93,37 @@ class _Loop:
         self, samples: Iterable[Sample | Unreadable], waiting: deque[Begun]
     ) -> Iterator[Literal[True]]:
         """Ask about every sample, and let it wait then; yield whenever the model is free."""
-        for sample in samples:
-            begun = Begun(sample.image_id)
-            for _ in self._begin(begun, sample):
-                yield True
-            waiting.append(begun)
+        for group in together(samples, getattr(self.model, "images_at_once", 1)):
+            begun = [self._begin(sample) for sample in group]
+            embedded = self._embed([sample.image for _, sample, targets in begun if targets])
             yield True
+            for image, sample, targets in begun:
+                if targets:
+                    for _ in self._ask(image, sample, targets, embedded.popleft()):
+                        yield True
+                waiting.append(image)
+                yield True
 
-    def _begin(self, begun: Begun, sample: Sample | Unreadable) -> Iterator[None]:
-        """Embed an image, decode all that is asked of it, and hand the answers to the scorers."""
-        plan, watch = self.scorer.plan, self.scorer.watch
+    def _begin(self, sample: Sample | Unreadable) -> tuple[Begun, Any, list[Target]]:
+        """Settle what is asked about of an image, and have it described; nothing if unreadable."""
+        plan, watch, begun = self.scorer.plan, self.scorer.watch, Begun(sample.image_id)
         if isinstance(sample, Unreadable):
             begun.failed.extend(_unreadable(sample, self.scorer))
-            return
+            return begun, sample, []
         targets = targets_of(sample, plan)
-        if not targets:
-            return
-        begun.attributes = self.pool.submit(_describe_all, watch, sample, targets)
-        embedded = self._embed(sample)
-        yield
+        if targets:
+            begun.attributes = self.pool.submit(_describe_all, watch, sample, targets)
+        return begun, sample, targets
+
+    def _ask(
+        self,
+        begun: Begun,
+        sample: Sample,
+        targets: Sequence[Target],
+        embedded: _Embedded,
+    ) -> Iterator[None]:
+        """Decode all that is asked of an image, and hand the answers to the scorers."""
+        plan, watch = self.scorer.plan, self.scorer.watch
         for strategy in plan.strategies:
             if strategy.make is None:
                 self._find_everything(begun, sample, targets, strategy, embedded)
@@ -133,15 +146,22 @@ class _Loop:
         with self.scorer.watch("waiting"):
             begun.wait(self.scorer.plan.workers * self.scorer.plan.batch_size)
 
-    def _embed(self, sample: Sample) -> _Embedded:
+    def _embed(self, images: Sequence[Any]) -> deque[_Embedded]:
+        """Embed images together; if the model raises, one by one, to find which it cannot do."""
+        if not images:
+            return deque()
         start = time.perf_counter()
-        value, caught = None, None
         try:
             with self.scorer.watch("embedding"):
-                (value,) = self.model.embed([sample.image])
+                values = list(self.model.embed(images))
+            if len(values) != len(images):
+                raise ValueError(f"{len(values)} embeddings are not {len(images)}")
         except Exception as error:  # whatever a model raises costs this image, not the run
-            caught = error
-        return _Embedded(value, caught, 1e3 * (time.perf_counter() - start))
+            if len(images) > 1:
+                return deque(one for image in images for one in self._embed([image]))
+            return deque([_Embedded(None, error, 1e3 * (time.perf_counter() - start))])
+        ms = 1e3 * (time.perf_counter() - start) / len(images)
+        return deque(_Embedded(value, None, ms) for value in values)
 
     def _asked(self, begun: Begun, sample: Sample, targets: Sequence[Target]) -> Iterator[Asked]:
         """Make the prompts of an image; where there is none, the records are failed."""

@@ -67,6 +67,7 @@ class Segmenter(Protocol[E]):
 
     `embed` returns one embedding per image, whatever the model needs to decode from; `segment`
     returns one `Candidates` per prompt, in order. Neither may keep a state between calls.
+    A model that embeds several images at once in less time may say how many, as `images_at_once`.
 
     Examples
     --------

@@ -83,10 +83,13 @@ class ExportedSegmenter:
         return [self._embed(image) for image in images]
 
     def _embed(self, image: UInt8[np.ndarray, "h w 3"]) -> Embedding:
-        request = self._encoder.create_infer_request()
-        features = request.infer([self._model.pixels(image).numpy()])[0]
-        image_hw = (image.shape[0], image.shape[1])
-        return self._model.embedding(torch.from_numpy(features.copy()), image_hw)
+        features = self.encode(self._model.pixels(image))
+        return self._model.embedding(features, (image.shape[0], image.shape[1]))
+
+    def encode(self, pixels: Float[Tensor, "1 3 256 256"]) -> Float[Tensor, "1 256 64 64"]:
+        """Encode what `LiteMedSamSegmenter.pixels` makes of an image."""
+        features = self._encoder.create_infer_request().infer([pixels.numpy()])[0]
+        return torch.from_numpy(features.copy())
 
     def segment(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Candidates]:
         """Decode every prompt in a thread of its own."""
