@@ -46,6 +46,8 @@ def _frame(
 ) -> Slice:
     sop_uid, index, count = name
     position = _vector(facts, "PlanePositionSequence", "ImagePositionPatient")
+    if count > 1 and not facts.is_enhanced:
+        position = None  # it would be the same of all frames: a cine
     axes = directions(facts.group("PlaneOrientationSequence"))
     measures = facts.group("PixelMeasuresSequence")
     if facts.is_enhanced and measures is not None:
