@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from promptseg.reader.dicom.model import Series, Slice
+from promptseg.reader.dicom.model import Reference, Series, Slice
 from promptseg.reader.dicom.series import native_affine
 
 _NEAR = 0.1  # of the shortest edge, as grids are compared
@@ -17,20 +17,22 @@ class Places:
     """The slices of a series, to be found by the UIDs that a mask refers to, or by their place."""
 
     series: Series
-    by_uid: dict[tuple[str, int], int]
+    by_uid: dict[Reference, int]
     positions: Float[np.ndarray, "n 3"] | None
 
     @classmethod
     def of(cls, series: Series) -> "Places":
         """Index a series."""
-        by_uid = {(one.sop_uid, one.frame): index for index, one in enumerate(series.slices)}
+        by_uid: dict[Reference, int] = {}
+        for index, one in enumerate(series.slices):
+            by_uid[one.sop_uid, one.frame] = index
+            if one.n_frames == 1:  # of several frames nothing tells which is meant
+                by_uid[one.sop_uid, None] = index
         positions = [one.position for one in series.slices if one.position is not None]
         all_placed = len(positions) == len(series.slices)
         return cls(series, by_uid, np.array(positions) if all_placed else None)
 
-    def find(
-        self, frame: Slice, refers_to: list[tuple[str, int]], size: tuple[int, int]
-    ) -> int | None:
+    def find(self, frame: Slice, refers_to: list[Reference], size: tuple[int, int]) -> int | None:
         """Find the slice on whose pixels a frame of the given rows and columns lies."""
         if size != self.series.shape[1:]:
             return None
@@ -50,7 +52,8 @@ class Places:
             return True
         if frame.spacing_yx_mm is None or ours.spacing_yx_mm is None:
             return frame.position == ours.position
-        corners = [np.array([0, 0]), np.array(self.series.shape[1:]) - 1]
+        rows, columns = self.series.shape[1:]
+        corners = [np.array(yx) for yx in ((0, 0), (rows - 1, 0), (0, columns - 1))]
         gaps = [_at(frame, corner) - _at(ours, corner) for corner in corners]
         edge = min(ours.spacing_yx_mm)
         return bool(np.linalg.norm(gaps, axis=1).max() <= _NEAR * edge)

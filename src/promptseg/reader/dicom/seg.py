@@ -14,7 +14,7 @@ from promptseg.reader.dicom.facts import MOST_BYTES, MOST_FRAMES, check_pixels
 from promptseg.reader.dicom.frame_facts import frames_of
 from promptseg.reader.dicom.grid import Places, lps_affine, sample, to_voxels
 from promptseg.reader.dicom.header import first, items, number, numbers, opened, text, whole
-from promptseg.reader.dicom.model import DicomMask, Kind, Series, Slice
+from promptseg.reader.dicom.model import DicomMask, Kind, Reference, Series, Slice
 from promptseg.reader.dicom.pixels import read_pixels
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ REGRIDDED = "a segmentation on another grid: nearest voxels"
 _KEYWORDS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "PixelRepresentation", "NumberOfFrames", "SOPInstanceUID"),
-    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
+    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence", "PixelPaddingValue"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 _NEAR = 0.1  # of an edge
@@ -41,9 +41,10 @@ class _Seg:
     form: str
     kind: Kind
     names: dict[int, str]
+    background: set[int]  # numbers in a label map that stand for no segment
     frames: tuple[Slice, ...]
     numbers: tuple[int | None, ...]  # the segment of each frame
-    refers_to: tuple[list[tuple[str, int]], ...]
+    refers_to: tuple[list[Reference], ...]
     most: float  # what stands for 1 in fractions
     depth_mm: float | None  # between slices
 
@@ -130,10 +131,12 @@ def _header(data: "Dataset", path: str) -> _Seg:
     measures = [first(group, "PixelMeasuresSequence") for group in (*own[:1], shared)]
     depths = [number(m, "SpacingBetweenSlices") for m in measures if m is not None]
     most = number(data, "MaximumFractionalValue") or 255.0
+    background = {0, whole(data, "PixelPaddingValue") or 0} if form == "LABELMAP" else set[int]()
     return _Seg(
         form=form,
         kind=_kind(data, form),
-        names=_names(data),
+        names={n: name for n, name in _names(data).items() if n not in background},
+        background=background,
         frames=frames_of(data, path, text(data, "SOPInstanceUID") or "", count, None),
         numbers=tuple(_number(group, shared) for group in own),
         refers_to=tuple(_references(group, shared) for group in own),
@@ -179,15 +182,18 @@ def _number(own: "Dataset", shared: "Dataset | None") -> int | None:
     return None
 
 
-def _references(own: "Dataset", shared: "Dataset | None") -> list[tuple[str, int]]:
-    """List the frames that a frame was drawn on: (SOPInstanceUID, frame from 0)."""
-    found = []
+def _references(own: "Dataset", shared: "Dataset | None") -> list[Reference]:
+    """List the frames that a frame was drawn on."""
+    found: list[Reference] = []
     for group in (own, shared):
         for derivation in items(group, "DerivationImageSequence"):
             for image in items(derivation, "SourceImageSequence"):
                 uid = text(image, "ReferencedSOPInstanceUID")
-                frames = numbers(image, "ReferencedFrameNumber") or (1.0,)
-                found += [(uid, int(frame) - 1) for frame in frames if uid]
+                frames = numbers(image, "ReferencedFrameNumber")
+                if uid:
+                    found += (
+                        [(uid, int(frame) - 1) for frame in frames] if frames else [(uid, None)]
+                    )
     return found
 
 
@@ -196,9 +202,10 @@ def _masks(path: Path, seg: _Seg, limit: float) -> Masks:
     frames = read_pixels(path, seg.kind, len(seg.frames), range(len(seg.frames)))
     for index, frame in enumerate(frames):
         if seg.form == "LABELMAP":
-            for value in np.unique(frame):
-                if int(value) in seg.names and value:
-                    yield index, int(value), frame == value
+            for value in sorted({int(value) for value in np.unique(frame)} - seg.background):
+                if value not in seg.names:
+                    raise DataError(f"it holds the value {value}, of which it lists no segment")
+                yield index, value, frame == value
             continue
         number = seg.numbers[index]
         if number not in seg.names or number is None:

@@ -1,0 +1,105 @@
+"""Where the frames of a segmentation lie, and what its numbers mean, where little is said."""
+
+import numpy as np
+import polars as pl
+import pytest
+from dicom_files import clinical, put_pixels, save, segmentation, series
+from pycocotools import mask as coco
+from pydicom.pixels.utils import pack_bits
+
+from promptseg.curation import curate
+from promptseg.errors import DataError
+
+# pycocotools has not followed NumPy 2 in one place; what it decodes is right
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+N, H, W = 6, 20, 20
+AFFINE = np.diag([0.8, 0.8, 3.0, 1.0])  # in LPS
+PIXELS = np.random.default_rng(5).integers(0, 900, (N, H, W), dtype=np.int16)
+MASKS = np.zeros((N, H, W), np.uint8)
+MASKS[1:4, 3:11, 4:15] = 1
+MASKS[2, 4, 5] = 0
+
+
+def source():
+    """Make the series that masks lie on."""
+    return series(PIXELS, AFFINE)
+
+
+def curated(folder, out):
+    """Curate; return the masks by object, the reasons of drops, and the rules."""
+    settings = {"min_area_px": 0, "dataset": "d", "keep_empty": True, "modality": "CT"}
+    generator = curate(folder, out, clinical(**settings))
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            info = stop.value
+            break
+    masks = {}
+    targets = out / "targets"
+    for row in pl.read_parquet(targets / "*.parquet").to_dicts() if any(targets.glob("*")) else []:
+        index = int(row["image_id"].rpartition("/")[2])
+        whole = masks.setdefault(row["object"], np.zeros((N, H, W), bool))
+        whole[index] = coco.decode(row["mask"])
+    drops = out / "drops"
+    table = pl.read_parquet(drops / "*.parquet") if any(drops.glob("*")) else None
+    return masks, [] if table is None else table["reason"].to_list(), info.rules
+
+
+def test_a_label_map_tells_background_from_a_segment_that_it_does_not_list(tmp_path):
+    """Background is no empty object, whatever number stands for it."""
+    files = source()
+    labels = MASKS.copy()
+    labels[4, 2:6, 2:6] = 2
+    seg = segmentation(files, labels, ["liver", "spine"], "LABELMAP")
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [seg], "seg")
+    _, drops, _ = curated(tmp_path / "d", tmp_path / "c")
+
+    assert drops == []
+    seg.SegmentSequence.pop()
+    save(tmp_path / "d", [seg], "seg")
+    with pytest.raises(DataError, match="of which it lists no segment"):
+        curated(tmp_path / "d", tmp_path / "c2")
+
+
+def test_a_segmentation_stored_the_other_way_round_lies_where_it_says(tmp_path):
+    """Its rows are the columns of its image: two corners are the same, the pixels are not."""
+    files = source()
+    seg = segmentation(files, MASKS[..., None], ["liver"])
+    plane = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    plane.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+    frames = seg.pixel_array.transpose(0, 2, 1)
+    seg.PixelData = pack_bits(np.ascontiguousarray(frames))
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [seg], "seg")
+    masks, _, rules = curated(tmp_path / "d", tmp_path / "c")
+
+    assert np.array_equal(masks["liver"], MASKS.astype(bool))
+    assert "nearest voxels" in str(rules)
+
+
+@pytest.mark.parametrize("is_said", [True, False])
+def test_masks_of_a_cine_lie_on_the_frames_that_they_name(tmp_path, is_said):
+    """Where none is named, nothing tells which of the frames is meant."""
+    (cine,) = series(PIXELS[:1], AFFINE)
+    del cine.ImagePositionPatient, cine.ImageOrientationPatient
+    put_pixels(cine, PIXELS)
+    seg = segmentation(source(), MASKS[..., None], ["liver"])
+    del seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        del group.PlanePositionSequence
+        one = group.DerivationImageSequence[0].SourceImageSequence[0]
+        if is_said:
+            slices = [data.SOPInstanceUID for data in source()]
+            one.ReferencedFrameNumber = slices.index(one.ReferencedSOPInstanceUID) + 1
+        one.ReferencedSOPInstanceUID = cine.SOPInstanceUID
+    save(tmp_path / "d", [cine])
+    save(tmp_path / "d", [seg], "seg")
+    if is_said:
+        masks, _, _ = curated(tmp_path / "d", tmp_path / "c")
+        assert np.array_equal(masks["liver"], MASKS.astype(bool))
+    else:
+        with pytest.raises(DataError, match="none of its frames lies on a slice"):
+            curated(tmp_path / "d", tmp_path / "c")
