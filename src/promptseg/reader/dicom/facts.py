@@ -1,5 +1,6 @@
 """What one DICOM file holds: slices of a series, or a mask, or nothing that is read."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 2**31  # of all pixels of a file or a series
 MOST_PIXELS = 2**28  # of one picture
 MOST_FRAMES = 100_000
+_SAME_SPACING = 1e-3
 KIND = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 KIND_MORE = ("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration")
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber")
@@ -176,6 +178,8 @@ def _kind(data: "Dataset", modality: str | None) -> Kind:
             f"pixels of {kind.bits_stored} bits in {allocated} are not read in "
             f"{'colour' if n_samples == 3 else 'grey'}"
         )
+    if (whole(data, "HighBit") or 0) >= kind.bits_stored:
+        raise DataError("its pixels are not in the lowest of their bits, which is not read")
     return kind
 
 
@@ -213,7 +217,7 @@ def _plane_spacing(data: "Dataset") -> tuple[tuple[float, float] | None, str | N
     is_in_space = numbers(data, "ImageOrientationPatient", 6) is not None
     if imager and not is_in_space:
         is_calibrated = text(data, "PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL")
-        if spacing and (is_calibrated or spacing != imager):
+        if spacing and (is_calibrated or not _are_close(spacing, imager)):
             return spacing, None
         return None, "spacing unknown: the detector's is not the patient's"
     regions = items(data, "SequenceOfUltrasoundRegions")
@@ -230,6 +234,11 @@ def _of_region(region: "Dataset") -> tuple[tuple[float, float] | None, str | Non
         y, x = (abs(delta or 0.0) * 10 for delta in deltas)
         return (y, x), None
     return None, None
+
+
+def _are_close(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two spacings are the same, written with more digits or fewer."""
+    return all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(one, other, strict=True))
 
 
 def _positive(pair: tuple[float, ...] | None) -> tuple[float, float] | None:

@@ -253,7 +253,8 @@ def _is_too_large(series: Series, dropped: list[Dropped]) -> bool:
 def is_streamed(series: Series) -> bool:
     """Whether a series is frames of 8 bits, which need nothing of each other."""
     kind = series.kind
-    return series.affine is None and (kind.bits_allocated == 8 or kind.n_colours == 3)
+    is_8_bit = kind.bits_allocated == 8 and not kind.is_signed
+    return series.affine is None and (is_8_bit or kind.n_colours == 3)
 
 
 def has_own_scales(slices: Sequence[Slice]) -> bool:
