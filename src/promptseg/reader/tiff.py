@@ -35,6 +35,7 @@ _MOST_VALUES, _MOST_ENTRIES = 1 << 16, 4096
 _GREY, _RGB, _PALETTE = (0, 1), 2, 3
 _UNSIGNED, _FLOAT = 1, 3
 _NONE, _DEFLATE = 1, (8, 32946)
+_FAX = (2, 3, 4)
 _AT_ONCE = 1 << 20  # bytes
 _NAMES = {5: "LZW", 6: "JPEG", 7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50000: "Zstandard"}
 
@@ -65,6 +66,15 @@ class Directory:
         kind = (self.samples, self.bits[0], self.formats[0])
         is_float = kind == (1, 32, _FLOAT) and not self.is_big_endian
         return self.photometric == 1 and (kind == (1, 16, _UNSIGNED) or is_float)
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether 0 is white, but a mask means the numbers that it stores.
+
+        ImageJ and tifffile write masks whose 0 is background and called white. Fax pages are what
+        they look like: programs that pack a black and white mask so turn its bits themselves.
+        """
+        return self.photometric == 0 and self.compression not in _FAX
 
     def check(self) -> None:
         """Refuse what is no picture, or too large a one; raises DataError."""
@@ -186,7 +196,9 @@ def _directory(index: int, order: str, tags: dict[int, tuple[int, ...]]) -> Dire
     )
 
 
-def read_deep(file: "TiffFile", page: Directory, path: Path) -> Shaped[np.ndarray, "h w *channels"]:
+def read_deep(
+    file: "TiffFile", page: Directory, path: Path, as_mask: bool
+) -> Shaped[np.ndarray, "h w *channels"]:
     """Read pixels of more bits than PIL keeps: 16-bit colours, signed integers, doubles.
 
     tifffile reads what is not packed or packed by deflate, OpenCV all else.
@@ -199,7 +211,8 @@ def read_deep(file: "TiffFile", page: Directory, path: Path) -> Shaped[np.ndarra
         pixels = np.moveaxis(layers, 0, -1).reshape(height, width, -1)
     else:
         pixels = _by_opencv(path, page)
-    if page.photometric == 0 and np.issubdtype(pixels.dtype, np.unsignedinteger):
+    is_shown = page.photometric == 0 and not (as_mask and page.is_negative)
+    if is_shown and np.issubdtype(pixels.dtype, np.unsignedinteger):
         pixels = np.iinfo(pixels.dtype).max - pixels
     return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
@@ -232,6 +245,8 @@ def _by_opencv(path: Path, page: Directory) -> Shaped[np.ndarray, "h w channels"
 
     name = _NAMES.get(page.compression, f"of number {page.compression}")
     reason = f"its compression {name} is not read for its kind of pixels. Save it with none"
+    if page.planar == 2 and page.samples > 1:  # OpenCV would mix the planes up
+        raise DataError(reason)
     content = np.fromfile(path, np.uint8, MOST_BYTES)
     try:
         with quiet():
