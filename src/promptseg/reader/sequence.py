@@ -75,6 +75,7 @@ def frames_of_stack(image: ImageFile, pages: Pages, reading: Reading) -> Iterato
                 spacing_slice_mm=None,
                 affine=None,
             ),
+            notes=masks.notes,
         )
     if pages.cut_short is not None:
         yield DropRow(source=image.source, image_id=volume_id, reason=pages.cut_short)
