@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from dicom_files import MR, clinical, put_pixels, save, series
+from pydicom.dataset import Dataset
 
 from promptseg.corpus import open_corpus
 from promptseg.curation import curate
@@ -87,6 +88,31 @@ def test_one_volume_of_too_many_slices_is_said_to_be_one(tmp_path):
 
     assert rows.height == N
     assert "more slices than places" in str(rules)
+
+
+@pytest.mark.parametrize("value", [{"BitsStored": 12, "HighBit": 11}, {"PixelRepresentation": 0}])
+def test_slices_whose_pixels_are_of_another_kind_are_said_to_be_apart(tmp_path, value):
+    """Every second one: both volumes would look whole, at twice the distance."""
+    files = series(SLICES, AFFINE, MR)
+    for data in files[::2]:
+        for keyword, other in value.items():
+            setattr(data, keyword, other)
+    save(tmp_path / "d", files)
+    rows, _, rules = volumes(tmp_path / "d", tmp_path / "c")
+
+    assert rows["volume_id"].n_unique() == 2
+    assert f"of several kinds (size, bits, sign): volumes of their own ({N} images)" in str(rules)
+
+
+def test_a_scale_beside_functional_groups_counts_where_they_have_none(tmp_path):
+    """Secondary captures of several frames have both."""
+    (data,) = series(SLICES[:1], AFFINE, MR, RescaleSlope=2, RescaleIntercept=-100)
+    put_pixels(data, SLICES)
+    data.SharedFunctionalGroupsSequence = [Dataset()]
+    save(tmp_path / "d", [data])
+    _, lowest, _ = volumes(tmp_path / "d", tmp_path / "c")
+
+    assert lowest == [[SLICES.min() * 2 - 100.0]]
 
 
 def test_two_patients_under_one_uid_share_no_volume(tmp_path):

@@ -98,8 +98,7 @@ def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _rescale(facts: _Sources) -> tuple[float, float]:
     data = facts.group("PixelValueTransformationSequence")
-    if data is None:
-        return 1.0, 0.0
+    data = facts.data if data is None else data
     slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
     return slope or 1.0, intercept or 0.0
 

@@ -24,6 +24,7 @@ _TILTED = 1e-2  # of the distance between slices
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 BY_NUMBER = "several slices at each place, told apart by their numbers alone"
 OVER = "more slices than places: of each place the one of the lowest number"
+DIVIDED = "a series of pictures of several kinds (size, bits, sign): volumes of their own"
 UNEVEN = "slices at uneven distances: frames of their own"
 TILTED = "slices shifted against each other (a tilted gantry): frames of their own"
 Dropped = tuple[str, str]  # path, reason
@@ -53,6 +54,10 @@ def series_of(files: Iterable[ImageFacts]) -> tuple[list[Series], list[Dropped]]
             continue
         seen.add(file.sop_uid)
         _put(groups, file)
+    for one, other in combinations(groups, 2):
+        if _are_divided(one, other):
+            one.notes.add(DIVIDED)
+            other.notes.add(DIVIDED)
     found = [
         _series(group, slices, how)
         for group in groups
@@ -80,6 +85,13 @@ def _goes_with(group: _Group, file: ImageFacts, one: Slice) -> bool:
     if one.position is None and len(file.slices) > 1 and one.sop_uid != other.sop_uid:
         return False  # each cine is a stack of its own
     return _is_close(one, other)
+
+
+def _are_divided(one: _Group, other: _Group) -> bool:
+    """Whether slices lie beside each other, and only their pixels are of another kind."""
+    slices = one.slices[0], other.slices[0]
+    is_kind = one.first.kind != other.first.kind
+    return is_kind and all(item.position for item in slices) and _is_close(*slices)
 
 
 def _is_close(one: Slice, other: Slice) -> bool:
