@@ -33,7 +33,8 @@ def through_palette(
     if depth > 8 and tables.max() > _MOST_8_BIT:
         tables = tables >> 8
     at = np.clip(frame.astype(np.int64) - first, 0, count - 1)
-    return np.minimum(tables, _MOST_8_BIT).astype(np.uint8)[at]
+    shown: UInt8[np.ndarray, "h w 3"] = np.minimum(tables, _MOST_8_BIT).astype(np.uint8)[at]
+    return shown
 
 
 def _descriptor(data: "Dataset") -> tuple[int, int, int]:
