@@ -15,6 +15,7 @@ from promptseg.reader.dicom.header import (
     number,
     numbers,
     opened,
+    spacing_in,
     text,
     value,
     whole,
@@ -38,9 +39,9 @@ ULTRASOUND = ("SequenceOfUltrasoundRegions",)
 VALUES = ("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit")
 WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "ModalityLUTSequence")
 FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-MARKS = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue")
+MARKS = ("TemporalPositionIdentifier", "EchoTime", "DiffusionBValue")
 MARKS_MORE = ("TriggerTime", "InversionTime", "AcquisitionNumber")
-OTHERS = ("FrameOfReferenceUID", "BurnedInAnnotation", "ImageType")
+OTHERS = ("FrameOfReferenceUID", "BurnedInAnnotation")
 REFERENCES = ("ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence")
 _ALL = (
     *(*KIND, *KIND_MORE, *IDENTITY, *PATIENT, *GEOMETRY, *SPACING, *ULTRASOUND, *VALUES, *WINDOW),
@@ -212,8 +213,8 @@ def check_pixels(header: Header, kind: Kind, count: int) -> None:
 
 def _plane_spacing(data: "Dataset") -> tuple[tuple[float, float] | None, str | None]:
     """Find the size of a pixel (y, x) in mm in the patient, and say what is not used."""
-    spacing = _positive(numbers(data, "PixelSpacing", 2))
-    imager = _positive(numbers(data, "ImagerPixelSpacing", 2))
+    spacing = spacing_in(data, "PixelSpacing")
+    imager = spacing_in(data, "ImagerPixelSpacing")
     is_in_space = numbers(data, "ImageOrientationPatient", 6) is not None
     if imager and not is_in_space:
         is_calibrated = text(data, "PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL")
@@ -239,10 +240,6 @@ def _of_region(region: "Dataset") -> tuple[tuple[float, float] | None, str | Non
 def _are_close(one: tuple[float, float], other: tuple[float, float]) -> bool:
     """Whether two spacings are the same, written with more digits or fewer."""
     return all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(one, other, strict=True))
-
-
-def _positive(pair: tuple[float, ...] | None) -> tuple[float, float] | None:
-    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
 
 
 def _notes(data: "Dataset", kind: Kind) -> list[str]:
