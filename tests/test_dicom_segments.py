@@ -80,6 +80,25 @@ def test_a_segmentation_stored_the_other_way_round_lies_where_it_says(tmp_path):
     assert "nearest voxels" in str(rules)
 
 
+def test_masks_of_two_patients_under_the_same_uids_stay_with_their_patient(tmp_path):
+    """Software that takes names away may number every patient's files alike."""
+    for number, patient in enumerate(("p1", "p2")):
+        files = series(PIXELS, AFFINE, PatientID=patient)
+        own = np.roll(MASKS, number, axis=1)
+        seg = segmentation(files, own[..., None], [f"of {patient}"])
+        seg.SOPInstanceUID = f"1.2.{number + 1}"
+        save(tmp_path / "d" / patient, [*files, seg])
+    list(curate(tmp_path / "d", tmp_path / "c", clinical(modality="CT", min_area_px=0)))
+    images = pl.read_parquet(tmp_path / "c/images/*.parquet")
+    targets = pl.read_parquet(tmp_path / "c/targets/*.parquet").join(images, on="image_id")
+
+    assert targets.height == 6
+    assert targets.group_by("subject").agg(pl.col("object").n_unique())["object"].to_list() == [
+        1,
+        1,
+    ]
+
+
 @pytest.mark.parametrize("is_said", [True, False])
 def test_masks_of_a_cine_lie_on_the_frames_that_they_name(tmp_path, is_said):
     """Where none is named, nothing tells which of the frames is meant."""

@@ -70,6 +70,7 @@ class MaskFacts:
     series_uids: frozenset[str]
     sop_uids: frozenset[str]
     frame_of_reference: str | None
+    patient: str | None
 
 
 class NoMaskError(DataError):
@@ -123,7 +124,12 @@ def _mask(data: "Dataset", form: str) -> MaskFacts:
         series_uids=frozenset(filter(None, series)),
         sop_uids=frozenset(filter(None, instances)),
         frame_of_reference=reference,
+        patient=_patient(data),
     )
+
+
+def _patient(data: "Dataset") -> str | None:
+    return text(data, "PatientID") or text(data, "PatientName")
 
 
 def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
@@ -148,7 +154,7 @@ def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
         frame_of_reference=text(data, "FrameOfReferenceUID"),
         kind=kind,
         slices=frames_of(data, source, sop_uid, count, spacing),
-        patient=text(data, "PatientID") or text(data, "PatientName"),
+        patient=_patient(data),
         notes=notes,
     )
 
