@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from dicom_files import clinical, put_pixels, save, segmentation, series
+from dicom_files import clinical, put_pixels, save, segmentation, series, structure_set
 from pycocotools import mask as coco
 from pydicom.pixels.utils import pack_bits
 
@@ -97,6 +97,21 @@ def test_masks_of_two_patients_under_the_same_uids_stay_with_their_patient(tmp_p
         1,
         1,
     ]
+
+
+def test_a_contour_that_is_cut_at_the_edge_of_its_slice_is_said_to_be(tmp_path):
+    """What the slice has of it is kept; half a pixel more is where pixels end."""
+    whole = np.array([[-0.5, -0.5], [9.5, -0.5], [9.5, 9.5], [-0.5, 9.5]])
+    contours = []
+    for corners in (whole, whole - 4):
+        voxels = np.column_stack([corners, np.full(4, 2), np.ones(4)])
+        contours.append([(voxels @ AFFINE.T)[:, :3]])
+    save(tmp_path / "d", source())
+    save(tmp_path / "d", [structure_set(source(), {"in": contours[0], "out": contours[1]})], "rt")
+    masks, drops, _ = curated(tmp_path / "d", tmp_path / "c")
+
+    assert (masks["in"].sum(), masks["out"].sum()) == (100, 36)
+    assert drops == ["1 contours that reach out of the slices by more than half a pixel: cut there"]
 
 
 @pytest.mark.parametrize("is_said", [True, False])
