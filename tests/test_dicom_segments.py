@@ -15,7 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 N, H, W = 6, 20, 20
 AFFINE = np.diag([0.8, 0.8, 3.0, 1.0])  # in LPS
-PIXELS = np.random.default_rng(5).integers(0, 900, (N, H, W), dtype=np.int16)
+rng = np.random.default_rng(5)
+PIXELS = rng.integers(0, 900, (N, H, W), dtype=np.int16)
 MASKS = np.zeros((N, H, W), np.uint8)
 MASKS[1:4, 3:11, 4:15] = 1
 MASKS[2, 4, 5] = 0
@@ -78,6 +79,40 @@ def test_a_segmentation_stored_the_other_way_round_lies_where_it_says(tmp_path):
 
     assert np.array_equal(masks["liver"], MASKS.astype(bool))
     assert "nearest voxels" in str(rules)
+
+
+def moved(masks, columns):
+    """Segment a series that lies to the right of `source` by a number of columns."""
+    beside = AFFINE.copy()
+    beside[0, 3] += columns * AFFINE[0, 0]
+    seg = segmentation(series(PIXELS, beside, name="beside"), masks[..., None], ["liver"])
+    seg.ReferencedSeriesSequence[0].SeriesInstanceUID = source()[0].SeriesInstanceUID
+    return seg
+
+
+def test_halfway_between_pixels_all_go_the_same_way(tmp_path):
+    """Rounding to even numbers would double some columns and lose others."""
+    stripes = np.zeros_like(MASKS)
+    stripes[2, 3:15, 4:15] = rng.integers(0, 2, (12, 11))
+    save(tmp_path / "d", source())
+    save(tmp_path / "d", [moved(stripes, 0.5)], "seg")
+    masks, drops, _ = curated(tmp_path / "d", tmp_path / "c")
+
+    assert drops == []
+    found = [np.array_equal(masks["liver"], np.roll(stripes, n, axis=2) > 0) for n in (0, 1)]
+    assert any(found)
+
+
+def test_what_of_a_segment_lies_outside_of_its_image_is_told(tmp_path):
+    """Of eleven columns four."""
+    save(tmp_path / "d", source())
+    save(tmp_path / "d", [moved(np.where(np.indices(MASKS.shape)[0] == 2, MASKS, 0), 9)], "seg")
+    masks, drops, _ = curated(tmp_path / "d", tmp_path / "c")
+
+    assert np.array_equal(masks["liver"][2, :, 13:], MASKS[2, :, 4:11] > 0)
+    assert [reason.partition(" % ")[2] for reason in drops] == [
+        "of its volume lie outside its image"
+    ]
 
 
 def test_masks_of_two_patients_under_the_same_uids_stay_with_their_patient(tmp_path):
