@@ -409,6 +409,19 @@ def test_a_mask_is_what_is_stored_where_white_is_zero(tmp_path, values, compress
     assert np.array_equal(read_mask(tmp_path / "a.tif").values, expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2"])
+def test_no_orientation_is_applied_to_tiff(tmp_path, kind, compression, orientation):
+    """Neither by PIL nor by OpenCV, which turn pictures: a mask beside it may not state it."""
+    pixels = rng.integers(0, 100, (20, 24)).astype(kind)
+    options = {"photometric": "minisblack", "compression": compression}
+    tags = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=tags, **options)
+
+    assert np.array_equal(read_mask(tmp_path / "a.tif").values, pixels)
+
+
 def test_a_fax_is_what_it_looks_like(tmp_path):
     """There black is drawn on white, and 0 is white: who packs a mask so has turned its bits."""
     mask = np.zeros((20, 24), np.uint8)

@@ -27,7 +27,7 @@ from promptseg.reader.limits import (
 )
 from promptseg.reader.opencv import quiet
 from promptseg.reader.pages import Page, Pages
-from promptseg.reader.tiff import Directory, directories, read_deep
+from promptseg.reader.tiff import Directory, directories, read_deep, unturned
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -85,8 +85,9 @@ def _open_tiff(path: Path) -> Pages:
                 page = pages[index]
                 if page.is_plain and image is not None:
                     one = _at(image, page.index, path, as_mask)
-                    is_turned = as_mask and page.is_negative
-                    yield index, _turned(one, max(page.bits)) if is_turned else one
+                    one = replace(one, values=unturned(one.values, page.orientation))
+                    is_negative = as_mask and page.is_negative
+                    yield index, _negative(one, max(page.bits)) if is_negative else one
                 elif file is not None:
                     with decoding(path):
                         pixels = read_deep(file, page, path, as_mask)
@@ -116,7 +117,9 @@ def _opened(path: Path, stack: ExitStack) -> "ImageFile.ImageFile":
     from PIL import Image
 
     with decoding(path):
-        return stack.enter_context(Image.open(path, formats=FORMATS))
+        # mapped by its name, PIL mixes up the rows of a TIFF that states to lie on its side
+        file = stack.enter_context(path.open("rb"))
+        return stack.enter_context(Image.open(file, formats=FORMATS))
 
 
 def _opened_deep(path: Path, stack: ExitStack) -> "TiffFile":
@@ -133,6 +136,7 @@ def _at(image: "ImageFile.ImageFile", index: int, path: Path, as_mask: bool) -> 
         height, width = image.size[::-1]
         check_picture(height, width, 4)
         raw_mode = _raw_mode(image)
+        image.info.pop("xmp", None)  # PIL would turn a TIFF as it says
         image.load()
         jpeg = image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression"))
         if not as_mask:
@@ -143,7 +147,7 @@ def _at(image: "ImageFile.ImageFile", index: int, path: Path, as_mask: bool) -> 
         return Page(values, jpeg)
 
 
-def _turned(page: Page, bits: int) -> Page:
+def _negative(page: Page, bits: int) -> Page:
     """Give the numbers that a mask stores, of which PIL has shown 0 as white."""
     values = page.values
     return replace(page, values=(2**bits - 1 if 1 < bits < 8 else 255) - values)

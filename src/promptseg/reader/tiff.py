@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_DESCRIPTION, _SAMPLES, _PLANAR, _FORMAT = 270, 277, 284, 339
+_DESCRIPTION, _ORIENTATION, _SAMPLES, _PLANAR, _FORMAT = 270, 274, 277, 284, 339
 _DEFAULTS = {
     **dict.fromkeys((_SUBFILE, _WIDTH, _HEIGHT), 0),
-    **dict.fromkeys((_COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR), 1),
+    **dict.fromkeys((_COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _ORIENTATION), 1),
 }
 _WANTED = {*_DEFAULTS, _BITS, _FORMAT, _DESCRIPTION}
 _BYTES_OF_TYPE = {1: ("B", 1), 2: ("B", 1), 3: ("H", 2), 4: ("I", 4), 16: ("Q", 8)}
@@ -55,6 +55,7 @@ class Directory:
     planar: int
     is_big_endian: bool
     is_preview: bool
+    orientation: int
     description: str
 
     @property
@@ -192,6 +193,7 @@ def _directory(index: int, order: str, tags: dict[int, tuple[int, ...]]) -> Dire
         planar=one[_PLANAR],
         is_big_endian=order == ">",
         is_preview=bool(one[_SUBFILE] & 1),
+        orientation=one[_ORIENTATION],
         description=bytes(v for v in tags.get(_DESCRIPTION, ()) if v < 128).decode().rstrip("\0"),
     )
 
@@ -240,6 +242,28 @@ def _check_segments(whole: "TiffPage", page: Directory, size: int) -> None:
             raise DataError("its pixels unpack to more than it declares")
 
 
+def unturned(
+    pixels: Shaped[np.ndarray, "h w *channels"], orientation: int
+) -> Shaped[np.ndarray, "y x *channels"]:
+    """Undo what PIL and OpenCV do to a page that states an orientation: masks may not state it."""
+    match orientation:
+        case 2:
+            pixels = pixels[:, ::-1]
+        case 3:
+            pixels = pixels[::-1, ::-1]
+        case 4:
+            pixels = pixels[::-1]
+        case 5:
+            pixels = pixels.swapaxes(0, 1)
+        case 6:
+            pixels = np.rot90(pixels)
+        case 7:
+            pixels = pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            pixels = np.rot90(pixels, -1)
+    return np.ascontiguousarray(pixels)
+
+
 def _by_opencv(path: Path, page: Directory) -> Shaped[np.ndarray, "h w channels"]:
     import cv2
 
@@ -255,10 +279,11 @@ def _by_opencv(path: Path, page: Directory) -> Shaped[np.ndarray, "h w channels"
             )
     except cv2.error as error:
         raise DataError(reason) from error
-    expected = (page.height, page.width, page.samples)
-    if not decoded or np.atleast_3d(decoded[0]).shape != expected:
+    if not decoded:
         raise DataError(reason)
-    pixels = np.atleast_3d(np.asarray(decoded[0]))
+    pixels = unturned(np.atleast_3d(np.asarray(decoded[0])), page.orientation)
+    if pixels.shape != (page.height, page.width, page.samples):
+        raise DataError(reason)
     if pixels.dtype.itemsize * 8 != page.bits[0]:
         raise DataError(reason)
     return pixels[:, :, [2, 1, 0, 3][: page.samples]] if page.samples > 2 else pixels
