@@ -124,6 +124,20 @@ def test_other_settings_and_other_files_do_not_go_on(folder, tmp_path):
         done(folder, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_another_table_of_labels_does_not_go_on(folder, tmp_path):
+    """By the same name: what is written was called by the old one."""
+    (folder / "labels.json").write_text('{"liver": 1, "spleen": 2}')
+    steps = curate(folder, tmp_path / "out", CT)
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    (folder / "labels.json").write_text('{"spleen": 1, "liver": 2}')
+
+    with pytest.raises(DataError, match="begun with other files, settings"):
+        done(folder, tmp_path / "out")
+
+
 def test_a_finished_corpus_is_not_touched(folder, tmp_path):
     """As any folder that holds something."""
     done(folder, tmp_path / "out")

@@ -169,6 +169,47 @@ def test_a_palette_is_applied(tmp_path):
     assert np.array_equal(rows[0]["pixels"], table[indices])
 
 
+@pytest.mark.parametrize(
+    ("kind", "bits", "factor"),
+    [("u1", 8, 1), ("<u2", 8, 1), ("<u2", 16, 1), ("<u2", 16, 256), ("<u2", 16, 257)],
+)
+@pytest.mark.parametrize("n_entries", [256, 1024])
+def test_palettes_of_8_bits_are_shown_however_they_are_stored(
+    tmp_path, n_entries, kind, bits, factor
+):
+    """In bytes or words, in the upper half of a word or the lower; numbers may be above 255."""
+    indices = rng.integers(0, n_entries + 9, (16, 18), dtype=np.uint16)
+    table = rng.integers(0, 256, (n_entries, 3))
+    data = picture(indices, US, "US", "PALETTE COLOR")
+    for number, colour in enumerate(("Red", "Green", "Blue")):
+        setattr(data, f"{colour}PaletteColorLookupTableDescriptor", [n_entries, 0, bits])
+        stored = (table[:, number] * factor).astype(kind).tobytes()
+        setattr(data, f"{colour}PaletteColorLookupTableData", stored)
+    save(tmp_path / "d", [data])
+    rows, _ = curated(tmp_path / "d", tmp_path / "c")
+
+    assert np.array_equal(rows[0]["pixels"], table[np.minimum(indices, n_entries - 1)])
+
+
+def test_8_bits_with_a_sign_keep_their_order(tmp_path):
+    """What is below 0 is dark."""
+    grey = np.clip(GREY, -128, 127).astype(np.int8)
+    save(tmp_path / "d", [picture(grey, SC, "OT")])
+    rows, _ = curated(tmp_path / "d", tmp_path / "c")
+    lo, hi = float(grey.min()), float(grey.max())
+
+    assert (rows[0]["intensity_lo"], rows[0]["intensity_hi"]) == (lo, hi)
+    assert np.abs(rows[0]["pixels"] / 255 * (hi - lo) + lo - grey).max() <= (hi - lo) / 510 + 1e-9
+
+
+def test_pixels_in_upper_bits_have_a_reason(tmp_path):
+    """12 of 16 bits, the lowest four unused: without a shift they would be cut."""
+    grey = (GREY + 500).astype(np.uint16)
+    save(tmp_path / "d", [picture(grey << 4, DX, "DX", BitsStored=12, HighBit=15)])
+    with pytest.raises(DataError, match="not in the lowest of their bits"):
+        curated(tmp_path / "d", tmp_path / "c")
+
+
 def test_monochrome_1_is_inverted_and_said_to_be(tmp_path):
     """Large values are dark; of 12 bits the complement is kept."""
     grey = (GREY + 500).astype(np.uint16)
@@ -215,6 +256,7 @@ def test_overlays_in_unused_bits_are_no_pixels(tmp_path):
             },
             (0.3, 0.2),
         ),
+        ({"ImagerPixelSpacing": [0.3, 0.2], "PixelSpacing": [0.30000001, 0.2]}, (None, None)),
     ],
 )
 def test_the_spacing_of_an_x_ray_is_the_patients_or_unknown(tmp_path, values, expected):

@@ -174,18 +174,19 @@ def test_scales_that_differ_are_applied_slice_by_slice(tmp_path):
     assert np.abs(shown - (values - lo) / (hi - lo) * 255).max() <= 0.51
 
 
-def test_padding_is_no_value(tmp_path):
+@pytest.mark.parametrize("slope", [1, -1])
+def test_padding_is_no_value(tmp_path, slope):
     """It would stretch the range, and is shown as the darkest value that is none."""
     slices, moved = native(VOXELS, affine(), AXIAL, "cr")
     padded = slices.copy()
     padded[:, :3] = -2000
-    files = series(padded, moved, PixelPaddingValue=-2000)
+    files = series(padded, moved, PixelPaddingValue=-2000, RescaleSlope=slope)
     for data in files:
         data["PixelPaddingValue"].VR = "SS"
     save(tmp_path / "d", files)
     rows, corpus, _ = grey(tmp_path / "d", tmp_path / "c")
 
-    assert rows["intensity_lo"][0] == slices[:, 3:].min()
+    assert rows["intensity_lo"][0] == (slope * slices[:, 3:]).min()
     assert "padding" in corpus.info.rules["notes"]
     assert (next(iter(samples(corpus))).image[:3] == 0).all()
 

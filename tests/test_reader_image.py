@@ -8,7 +8,7 @@ from PIL import Image
 
 from promptseg.errors import DataError
 from promptseg.pixels import displayed
-from promptseg.reader.image import finite_range, read_mask, read_picture, scaled
+from promptseg.reader.image import finite_range, mask_of, read_mask, read_picture, scaled
 from promptseg.reader.stack import open_pages
 
 rng = np.random.default_rng(0)
@@ -394,6 +394,69 @@ def test_white_is_zero_is_shown_as_it_looks(tmp_path):
         assert np.array_equal(
             read_picture(tmp_path / "a.tif").pixels, np.iinfo(pixels.dtype).max - pixels
         )
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("values", ["b1", "u1", "u2", "labels"])
+def test_a_mask_is_what_is_stored_where_white_is_zero(tmp_path, values, compression):
+    """As tifffile writes truths, and ImageJ binary masks: shown, they would be inside out."""
+    mask = np.zeros((20, 24), "u1" if values == "labels" else values)
+    mask[3:8, 4:15] = 2 if values == "labels" else 1 if values == "b1" else 255
+    mask[10:14, 4:15] = 1 if values == "labels" else mask.max()
+    tifffile.imwrite(tmp_path / "a.tif", mask, photometric="miniswhite", compression=compression)
+    expected = mask * np.uint8(255) if values == "b1" else mask
+
+    assert np.array_equal(read_mask(tmp_path / "a.tif").values, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2"])
+def test_no_orientation_is_applied_to_tiff(tmp_path, kind, compression, orientation):
+    """Neither by PIL nor by OpenCV, which turn pictures: a mask beside it may not state it."""
+    pixels = rng.integers(0, 100, (20, 24)).astype(kind)
+    options = {"photometric": "minisblack", "compression": compression}
+    tags = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=tags, **options)
+
+    assert np.array_equal(read_mask(tmp_path / "a.tif").values, pixels)
+
+
+def test_a_fax_is_what_it_looks_like(tmp_path):
+    """There black is drawn on white, and 0 is white: who packs a mask so has turned its bits."""
+    mask = np.zeros((20, 24), np.uint8)
+    mask[3:8, 4:15] = 255
+    pages = Image.fromarray(mask).convert("1")
+    pages.save(tmp_path / "a.tif", compression="group4", tiffinfo={262: 0})
+
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.pages[0].photometric == 0
+    assert np.array_equal(read_mask(tmp_path / "a.tif").values, mask)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "packbits"])
+def test_deep_planes_that_no_library_reads_have_a_reason(tmp_path, compression):
+    """OpenCV takes planes for pixels, and mixes them."""
+    planes = rng.integers(0, 2**16, (3, 20, 24), dtype=np.uint16)
+    options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", planes, **options)
+    with pytest.raises(DataError, match="compression"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_frames_of_a_gif_have_the_same_values_for_one_colour(tmp_path):
+    """The first is stored with its palette, the others are not."""
+    frames = []
+    for number in range(3):
+        indices = np.zeros((30, 40), np.uint8)
+        indices[3:9, 3 + number : 9 + number] = 5
+        frames.append(Image.fromarray(indices))
+        frames[-1].putpalette([0] * 15 + [255, 0, 0] + [0] * 750)
+    options = {"append_images": frames[1:], "optimize": False}
+    frames[0].save(tmp_path / "a.gif", save_all=True, **options)
+    read = open_pages(tmp_path / "a.gif").read(True, 1)
+
+    assert [np.unique(mask_of(page).values).tolist() for _, page in read] == [[0, 255]] * 3
 
 
 def test_the_same_picture_in_14_formats_is_the_same(sample_set):

@@ -178,6 +178,24 @@ def test_the_number_of_the_first_frame_may_be_said(data, curated):
     assert corpus.rules["first_frame"] == "number of the first frame's mask: 0"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "settings", "is_guess"),
+    [
+        ((1, 3), {}, True),
+        ((1, 4), {}, False),
+        ((0, 3), {}, False),
+        ((1, 3), {"first_frame": 1}, False),
+    ],
+)
+def test_a_guess_from_where_frames_count_is_told(data, curated, numbers, settings, is_guess):
+    """Four frames: 4 tells that they count from 1, and 0 that they count from 0."""
+    put(data / "images" / "a.tif", GREY)
+    for number in numbers:
+        put(data / "masks" / f"a_{number}.png", MASKS[0])
+
+    assert ("say --first-frame" in str(curated(**settings).rules.get("notes"))) is is_guess
+
+
 def test_numbers_that_are_no_frames_are_dropped(data, curated):
     """Whatever they show, it is not on this stack."""
     put(data / "images" / "a.tif", GREY)

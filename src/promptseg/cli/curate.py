@@ -128,7 +128,7 @@ def curate(
         str | None,
         typer.Option(
             help="keep the names of files, or hash them and what they tell of subjects under "
-            "--key. (default: keep)",
+            "--key. (default: keep, but hash where there is DICOM)",
             rich_help_panel=PRIVACY,
         ),
     ] = None,

@@ -161,7 +161,9 @@ def _table_of_names(listing: Listing, plan: Plan) -> bytes:
 def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
     files = [file for i in listing.images for file in (*i.paths, *(m.where for m in i.masks))]
     pieces_hang_on = replace(plan.settings, split=None, split_seed=0, allow_leaks=())
-    told = f"{pieces_hang_on!r}\n{plan.rules!r}\n{listing!r}\n{plan.reading.names.key_id}"
+    reading = plan.reading
+    facts = (pieces_hang_on, plan.rules, listing, reading.names.key_id, reading.naming)
+    told = "\n".join(map(repr, facts))
     return identity(folder, files, told)
 
 

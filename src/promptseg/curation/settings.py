@@ -17,7 +17,7 @@ class Curation:
 
     mapping: Path | None = None  # a mapping file; what is said here is put before its facts
     dataset: str | None = None  # else the folder's name
-    modality: str | None = None  # required
+    modality: str | None = None  # else what the mapping file or the DICOM header says
     subject_pattern: str | None = None  # regex; group `subject`, else group 1, else all of it
     spacing_yx_mm: tuple[float, float] | None = None  # where the file does not say
     labels: Path | None = None  # table of labels; else the only one in the folder
@@ -31,7 +31,7 @@ class Curation:
     object_name: str | None = None  # what a mask shows that says nothing itself
     instances: bool = False  # values of masks are instance numbers of one object
     threshold: float | None = None  # makes masks of probabilities and soft edges: value > threshold
-    names: NamesOf | None = None  # of files; else keep
+    names: NamesOf | None = None  # of files; else hash where there is DICOM, and keep elsewhere
     split: str | None = None  # shares, as train=0.7,val=0.1,test=0.2
     split_by: SplitBy = "subject"
     split_seed: int = 0

@@ -26,6 +26,8 @@ from promptseg.reader.reading import PlaneChoice, Reading
 from promptseg.rows import DropRow
 from promptseg.sample import Place, Target
 
+FRAME = "frame"  # the plane of what is no slice of a volume
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -129,6 +131,18 @@ def _place(volume: volumes.Volume, volume_id: str, plane: volumes.Plane, index: 
         plane=plane,
         spacing_slice_mm=spacing[2] if spacing and not is_lone else None,
         affine=tuple(volume.affine.ravel().tolist()) if spacing and volume.has_place else None,
+    )
+
+
+def place_of_frame(volume_id: str, index: int, count: int) -> Place:
+    """Say which frame of a stack an image is; what lies between two is not known."""
+    return Place(
+        volume_id=volume_id,
+        slice_index=index,
+        n_slices=count,
+        plane=FRAME,
+        spacing_slice_mm=None,
+        affine=None,
     )
 
 

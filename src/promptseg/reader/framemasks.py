@@ -20,6 +20,8 @@ from promptseg.reader.reading import Reading
 from promptseg.reader.stack import open_pages
 from promptseg.rows import DropRow
 
+FROM_1 = "numbers of masks are taken to count frames from 1: if from 0, say --first-frame 0"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stack:
@@ -38,6 +40,7 @@ class FrameMasks:
     size: tuple[int, int]  # height, width of a frame
     reading: Reading
     drops: list[DropRow] = field(default_factory=list)
+    notes: tuple[str, ...] = ()  # what was guessed
     _stacks: list[_Stack] = field(default_factory=list)
     _files: dict[int, list[MaskFile]] = field(default_factory=lambda: defaultdict(list))
 
@@ -126,7 +129,10 @@ class FrameMasks:
         """Give each mask of one frame to its frame."""
         first = self.reading.first_frame
         if first is None:
-            first = 0 if any(number == 0 for _, number in numbered) else 1
+            found = {number for _, number in numbered}
+            first = 0 if 0 in found else 1
+            if found and not {0, count} & found:  # they may be those of either
+                self.notes = (FROM_1,)
         for file, number in numbered:
             if first <= number < first + count:
                 self._files[number - first].append(file)

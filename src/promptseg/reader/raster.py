@@ -7,6 +7,7 @@ what it is, not its suffix, and no other of PIL's formats is tried.
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,7 +27,7 @@ from promptseg.reader.limits import (
 )
 from promptseg.reader.opencv import quiet
 from promptseg.reader.pages import Page, Pages
-from promptseg.reader.tiff import Directory, directories, read_deep
+from promptseg.reader.tiff import Directory, directories, read_deep, unturned
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # what PIL multiplies pixels of few bits with to fill 0..255: right for a picture, not for labels
-_SCALE_OF_LABELS = {"L;2": 85, "L;4": 17}
+_SCALE_OF_LABELS = {"L;2": 85, "L;4": 17, "L;2I": 85, "L;4I": 17}
 _CONVERSIONS = {"CMYK": "cmyk to rgb", "YCbCr": "ycbcr to rgb"}
 
 
@@ -83,10 +84,13 @@ def _open_tiff(path: Path) -> Pages:
             for index in range(0, len(pages), every):
                 page = pages[index]
                 if page.is_plain and image is not None:
-                    yield index, _at(image, page.index, path, as_mask)
+                    one = _at(image, page.index, path, as_mask)
+                    one = replace(one, values=unturned(one.values, page.orientation))
+                    is_negative = as_mask and page.is_negative
+                    yield index, _negative(one, max(page.bits)) if is_negative else one
                 elif file is not None:
                     with decoding(path):
-                        pixels = read_deep(file, page, path)
+                        pixels = read_deep(file, page, path, as_mask)
                     yield index, _deep_page(pixels, as_mask, page)
 
     return Pages(count=len(pages), size=size, read=read)
@@ -113,7 +117,9 @@ def _opened(path: Path, stack: ExitStack) -> "ImageFile.ImageFile":
     from PIL import Image
 
     with decoding(path):
-        return stack.enter_context(Image.open(path, formats=FORMATS))
+        # mapped by its name, PIL mixes up the rows of a TIFF that states to lie on its side
+        file = stack.enter_context(path.open("rb"))
+        return stack.enter_context(Image.open(file, formats=FORMATS))
 
 
 def _opened_deep(path: Path, stack: ExitStack) -> "TiffFile":
@@ -130,6 +136,7 @@ def _at(image: "ImageFile.ImageFile", index: int, path: Path, as_mask: bool) -> 
         height, width = image.size[::-1]
         check_picture(height, width, 4)
         raw_mode = _raw_mode(image)
+        image.info.pop("xmp", None)  # PIL would turn a TIFF as it says
         image.load()
         jpeg = image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression"))
         if not as_mask:
@@ -138,6 +145,12 @@ def _at(image: "ImageFile.ImageFile", index: int, path: Path, as_mask: bool) -> 
         if raw_mode in _SCALE_OF_LABELS:
             values = values // _SCALE_OF_LABELS[raw_mode]
         return Page(values, jpeg)
+
+
+def _negative(page: Page, bits: int) -> Page:
+    """Give the numbers that a mask stores, of which PIL has shown 0 as white."""
+    values = page.values
+    return replace(page, values=(2**bits - 1 if 1 < bits < 8 else 255) - values)
 
 
 def _gif_frames(file: BinaryIO) -> int:
@@ -215,7 +228,11 @@ def _pixels(image: "Image.Image") -> Shaped[np.ndarray, "h w *rgb"]:
 
 
 def _mask_values(image: "Image.Image") -> Shaped[np.ndarray, "h w *channels"]:
-    """Give the values of a mask: palettes by what they hold, colours with their alpha."""
-    if image.mode == "P":
+    """Give the values of a mask: palettes by what they hold, colours with their alpha.
+
+    Of a GIF of several frames PIL keeps the palette of the first only.
+    """
+    is_gif_stack = image.format == "GIF" and getattr(image, "is_animated", False)
+    if image.mode == "P" and not is_gif_stack:
         return palette_values(np.asarray(image), _pixels(image), image.getpalette("RGB") or [])
     return np.asarray(image) if image.mode in ("LA", "RGBA") else _pixels(image)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from promptseg.errors import DataError
 from promptseg.reader.folder import ImageFile, MaskFile, frame_file, is_video
-from promptseg.reader.frame import Frame
+from promptseg.reader.frame import FRAME, Frame, place_of_frame
 from promptseg.reader.frame_labels import EMPTY, NO_MASK
 from promptseg.reader.framemasks import masks_of
 from promptseg.reader.pages import Pages
@@ -13,9 +13,6 @@ from promptseg.reader.painter import painter
 from promptseg.reader.reading import Reading
 from promptseg.reader.stack import open_pages
 from promptseg.rows import DropRow
-from promptseg.sample import Place
-
-_PLANE = "frame"
 
 
 def masks_as_named(folder: Path, image: ImageFile) -> tuple[MaskFile, ...]:
@@ -50,7 +47,7 @@ def frames_of_stack(image: ImageFile, pages: Pages, reading: Reading) -> Iterato
     paint = painter(pages, reading.intensity, reading.every)
     volume_id = reading.image_id(image)
     for index, page in pages.read(False, reading.every):
-        image_id = f"{volume_id}/{_PLANE}/{index:04d}"
+        image_id = f"{volume_id}/{FRAME}/{index:04d}"
         labels, drops = masks.next(index, image_id)
         yield from drops
         if not labels and (has_lost or _are_lost(drops)):
@@ -67,14 +64,8 @@ def frames_of_stack(image: ImageFile, pages: Pages, reading: Reading) -> Iterato
             picture=picture,
             labels=tuple(labels),
             spacing_yx_mm=reading.spacing_yx_mm,
-            place=Place(
-                volume_id=volume_id,
-                slice_index=index,
-                n_slices=pages.count,
-                plane=_PLANE,
-                spacing_slice_mm=None,
-                affine=None,
-            ),
+            place=place_of_frame(volume_id, index, pages.count),
+            notes=masks.notes,
         )
     if pages.cut_short is not None:
         yield DropRow(source=image.source, image_id=volume_id, reason=pages.cut_short)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_DESCRIPTION, _SAMPLES, _PLANAR, _FORMAT = 270, 277, 284, 339
+_DESCRIPTION, _ORIENTATION, _SAMPLES, _PLANAR, _FORMAT = 270, 274, 277, 284, 339
 _DEFAULTS = {
     **dict.fromkeys((_SUBFILE, _WIDTH, _HEIGHT), 0),
-    **dict.fromkeys((_COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR), 1),
+    **dict.fromkeys((_COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _ORIENTATION), 1),
 }
 _WANTED = {*_DEFAULTS, _BITS, _FORMAT, _DESCRIPTION}
 _BYTES_OF_TYPE = {1: ("B", 1), 2: ("B", 1), 3: ("H", 2), 4: ("I", 4), 16: ("Q", 8)}
@@ -35,6 +35,7 @@ _MOST_VALUES, _MOST_ENTRIES = 1 << 16, 4096
 _GREY, _RGB, _PALETTE = (0, 1), 2, 3
 _UNSIGNED, _FLOAT = 1, 3
 _NONE, _DEFLATE = 1, (8, 32946)
+_FAX = (2, 3, 4)
 _AT_ONCE = 1 << 20  # bytes
 _NAMES = {5: "LZW", 6: "JPEG", 7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50000: "Zstandard"}
 
@@ -54,6 +55,7 @@ class Directory:
     planar: int
     is_big_endian: bool
     is_preview: bool
+    orientation: int
     description: str
 
     @property
@@ -65,6 +67,15 @@ class Directory:
         kind = (self.samples, self.bits[0], self.formats[0])
         is_float = kind == (1, 32, _FLOAT) and not self.is_big_endian
         return self.photometric == 1 and (kind == (1, 16, _UNSIGNED) or is_float)
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether 0 is white, but a mask means the numbers that it stores.
+
+        ImageJ and tifffile write masks whose 0 is background and called white. Fax pages are what
+        they look like: programs that pack a black and white mask so turn its bits themselves.
+        """
+        return self.photometric == 0 and self.compression not in _FAX
 
     def check(self) -> None:
         """Refuse what is no picture, or too large a one; raises DataError."""
@@ -182,11 +193,14 @@ def _directory(index: int, order: str, tags: dict[int, tuple[int, ...]]) -> Dire
         planar=one[_PLANAR],
         is_big_endian=order == ">",
         is_preview=bool(one[_SUBFILE] & 1),
+        orientation=one[_ORIENTATION],
         description=bytes(v for v in tags.get(_DESCRIPTION, ()) if v < 128).decode().rstrip("\0"),
     )
 
 
-def read_deep(file: "TiffFile", page: Directory, path: Path) -> Shaped[np.ndarray, "h w *channels"]:
+def read_deep(
+    file: "TiffFile", page: Directory, path: Path, as_mask: bool
+) -> Shaped[np.ndarray, "h w *channels"]:
     """Read pixels of more bits than PIL keeps: 16-bit colours, signed integers, doubles.
 
     tifffile reads what is not packed or packed by deflate, OpenCV all else.
@@ -199,7 +213,8 @@ def read_deep(file: "TiffFile", page: Directory, path: Path) -> Shaped[np.ndarra
         pixels = np.moveaxis(layers, 0, -1).reshape(height, width, -1)
     else:
         pixels = _by_opencv(path, page)
-    if page.photometric == 0 and np.issubdtype(pixels.dtype, np.unsignedinteger):
+    is_shown = page.photometric == 0 and not (as_mask and page.is_negative)
+    if is_shown and np.issubdtype(pixels.dtype, np.unsignedinteger):
         pixels = np.iinfo(pixels.dtype).max - pixels
     return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
@@ -227,11 +242,35 @@ def _check_segments(whole: "TiffPage", page: Directory, size: int) -> None:
             raise DataError("its pixels unpack to more than it declares")
 
 
+def unturned(
+    pixels: Shaped[np.ndarray, "h w *channels"], orientation: int
+) -> Shaped[np.ndarray, "y x *channels"]:
+    """Undo what PIL and OpenCV do to a page that states an orientation: masks may not state it."""
+    match orientation:
+        case 2:
+            pixels = pixels[:, ::-1]
+        case 3:
+            pixels = pixels[::-1, ::-1]
+        case 4:
+            pixels = pixels[::-1]
+        case 5:
+            pixels = pixels.swapaxes(0, 1)
+        case 6:
+            pixels = np.rot90(pixels)
+        case 7:
+            pixels = pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            pixels = np.rot90(pixels, -1)
+    return np.ascontiguousarray(pixels)
+
+
 def _by_opencv(path: Path, page: Directory) -> Shaped[np.ndarray, "h w channels"]:
     import cv2
 
     name = _NAMES.get(page.compression, f"of number {page.compression}")
     reason = f"its compression {name} is not read for its kind of pixels. Save it with none"
+    if page.planar == 2 and page.samples > 1:  # OpenCV would mix the planes up
+        raise DataError(reason)
     content = np.fromfile(path, np.uint8, MOST_BYTES)
     try:
         with quiet():
@@ -240,10 +279,11 @@ def _by_opencv(path: Path, page: Directory) -> Shaped[np.ndarray, "h w channels"
             )
     except cv2.error as error:
         raise DataError(reason) from error
-    expected = (page.height, page.width, page.samples)
-    if not decoded or np.atleast_3d(decoded[0]).shape != expected:
+    if not decoded:
         raise DataError(reason)
-    pixels = np.atleast_3d(np.asarray(decoded[0]))
+    pixels = unturned(np.atleast_3d(np.asarray(decoded[0])), page.orientation)
+    if pixels.shape != (page.height, page.width, page.samples):
+        raise DataError(reason)
     if pixels.dtype.itemsize * 8 != page.bits[0]:
         raise DataError(reason)
     return pixels[:, :, [2, 1, 0, 3][: page.samples]] if page.samples > 2 else pixels

@@ -1,5 +1,6 @@
 """What one DICOM file holds: slices of a series, or a mask, or nothing that is read."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from promptseg.reader.dicom.header import (
     number,
     numbers,
     opened,
+    spacing_in,
     text,
     value,
     whole,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 2**31  # of all pixels of a file or a series
 MOST_PIXELS = 2**28  # of one picture
 MOST_FRAMES = 100_000
+_SAME_SPACING = 1e-3
 KIND = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 KIND_MORE = ("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration")
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber")
@@ -36,9 +39,9 @@ ULTRASOUND = ("SequenceOfUltrasoundRegions",)
 VALUES = ("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit")
 WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "ModalityLUTSequence")
 FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-MARKS = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue")
+MARKS = ("TemporalPositionIdentifier", "EchoTime", "DiffusionBValue")
 MARKS_MORE = ("TriggerTime", "InversionTime", "AcquisitionNumber")
-OTHERS = ("FrameOfReferenceUID", "BurnedInAnnotation", "ImageType")
+OTHERS = ("FrameOfReferenceUID", "BurnedInAnnotation")
 REFERENCES = ("ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence")
 _ALL = (
     *(*KIND, *KIND_MORE, *IDENTITY, *PATIENT, *GEOMETRY, *SPACING, *ULTRASOUND, *VALUES, *WINDOW),
@@ -67,6 +70,7 @@ class MaskFacts:
     series_uids: frozenset[str]
     sop_uids: frozenset[str]
     frame_of_reference: str | None
+    patient: str | None
 
 
 class NoMaskError(DataError):
@@ -120,7 +124,12 @@ def _mask(data: "Dataset", form: str) -> MaskFacts:
         series_uids=frozenset(filter(None, series)),
         sop_uids=frozenset(filter(None, instances)),
         frame_of_reference=reference,
+        patient=_patient(data),
     )
+
+
+def _patient(data: "Dataset") -> str | None:
+    return text(data, "PatientID") or text(data, "PatientName")
 
 
 def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
@@ -145,7 +154,7 @@ def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
         frame_of_reference=text(data, "FrameOfReferenceUID"),
         kind=kind,
         slices=frames_of(data, source, sop_uid, count, spacing),
-        patient=text(data, "PatientID") or text(data, "PatientName"),
+        patient=_patient(data),
         notes=notes,
     )
 
@@ -176,6 +185,8 @@ def _kind(data: "Dataset", modality: str | None) -> Kind:
             f"pixels of {kind.bits_stored} bits in {allocated} are not read in "
             f"{'colour' if n_samples == 3 else 'grey'}"
         )
+    if (whole(data, "HighBit") or 0) >= kind.bits_stored:
+        raise DataError("its pixels are not in the lowest of their bits, which is not read")
     return kind
 
 
@@ -208,12 +219,12 @@ def check_pixels(header: Header, kind: Kind, count: int) -> None:
 
 def _plane_spacing(data: "Dataset") -> tuple[tuple[float, float] | None, str | None]:
     """Find the size of a pixel (y, x) in mm in the patient, and say what is not used."""
-    spacing = _positive(numbers(data, "PixelSpacing", 2))
-    imager = _positive(numbers(data, "ImagerPixelSpacing", 2))
+    spacing = spacing_in(data, "PixelSpacing")
+    imager = spacing_in(data, "ImagerPixelSpacing")
     is_in_space = numbers(data, "ImageOrientationPatient", 6) is not None
     if imager and not is_in_space:
         is_calibrated = text(data, "PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL")
-        if spacing and (is_calibrated or spacing != imager):
+        if spacing and (is_calibrated or not _are_close(spacing, imager)):
             return spacing, None
         return None, "spacing unknown: the detector's is not the patient's"
     regions = items(data, "SequenceOfUltrasoundRegions")
@@ -232,8 +243,9 @@ def _of_region(region: "Dataset") -> tuple[tuple[float, float] | None, str | Non
     return None, None
 
 
-def _positive(pair: tuple[float, ...] | None) -> tuple[float, float] | None:
-    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
+def _are_close(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two spacings are the same, written with more digits or fewer."""
+    return all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(one, other, strict=True))
 
 
 def _notes(data: "Dataset", kind: Kind) -> list[str]:

@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from promptseg.reader.dicom.header import first, items, number, numbers, text, value, whole
+from promptseg.reader.dicom.header import (
+    first,
+    items,
+    number,
+    numbers,
+    spacing_in,
+    text,
+    value,
+    whole,
+)
 from promptseg.reader.dicom.model import Slice, Vector
 
 if TYPE_CHECKING:
@@ -45,12 +54,13 @@ def _frame(
     facts: _Sources, source: str, name: tuple[str, int, int], spacing: tuple[float, float] | None
 ) -> Slice:
     sop_uid, index, count = name
-    position = _vector(facts, "PlanePositionSequence", "ImagePositionPatient")
+    position = _position(facts)
+    if count > 1 and not facts.is_enhanced:
+        position = None  # it would be the same of all frames: a cine
     axes = directions(facts.group("PlaneOrientationSequence"))
     measures = facts.group("PixelMeasuresSequence")
     if facts.is_enhanced and measures is not None:
-        pair = numbers(measures, "PixelSpacing", 2)
-        spacing = (pair[0], pair[1]) if pair and min(pair) > 0 else spacing
+        spacing = spacing_in(measures, "PixelSpacing") or spacing
     thickness = None if measures is None else number(measures, "SliceThickness")
     is_placed = position is not None and axes is not None
     return Slice(
@@ -72,9 +82,9 @@ def _frame(
     )
 
 
-def _vector(facts: _Sources, group: str, keyword: str) -> Vector | None:
-    data = facts.group(group)
-    found = None if data is None else numbers(data, keyword, 3)
+def _position(facts: _Sources) -> Vector | None:
+    data = facts.group("PlanePositionSequence")
+    found = None if data is None else numbers(data, "ImagePositionPatient", 3)
     return None if found is None else (found[0], found[1], found[2])
 
 
@@ -96,8 +106,7 @@ def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _rescale(facts: _Sources) -> tuple[float, float]:
     data = facts.group("PixelValueTransformationSequence")
-    if data is None:
-        return 1.0, 0.0
+    data = facts.data if data is None else data
     slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
     return slope or 1.0, intercept or 0.0
 

@@ -15,7 +15,7 @@ from promptseg.reader.dicom.rtstruct import read_rtstruct
 from promptseg.reader.dicom.seg import Drawing, read_seg
 from promptseg.reader.dicom.series import is_streamed, native_affine
 from promptseg.reader.folder import ImageFile, MaskFile
-from promptseg.reader.frame import Frame, frames_of_volume
+from promptseg.reader.frame import FRAME, Frame, frames_of_volume, place_of_frame
 from promptseg.reader.frame_labels import (
     EMPTY,
     NO_MASK,
@@ -40,9 +40,6 @@ from promptseg.reader.painter import painter
 from promptseg.reader.reading import Reading
 from promptseg.reader.volume import Volume, grid, oriented
 from promptseg.rows import DropRow
-from promptseg.sample import Place
-
-_PLANE = "frame"
 
 
 def read_series_frames(
@@ -155,8 +152,8 @@ def _stack(
     for index, paint in enumerate(_pictures(series, reading)):
         if index % reading.every:
             continue
-        place = _place(name, index, count) if count > 1 else None
-        image_id = f"{name}/{_PLANE}/{index:04d}" if place else name
+        place = place_of_frame(name, index, count) if count > 1 else None
+        image_id = f"{name}/{FRAME}/{index:04d}" if place else name
         try:
             picture = paint()
         except DataError as error:
@@ -172,17 +169,6 @@ def _stack(
             dicom_modality=series.kind.modality,
             patient=series.patient,
         )
-
-
-def _place(name: str, index: int, count: int) -> Place:
-    return Place(
-        volume_id=name,
-        slice_index=index,
-        n_slices=count,
-        plane=_PLANE,
-        spacing_slice_mm=None,
-        affine=None,
-    )
 
 
 def _pictures(series: Series, reading: Reading) -> Iterator[Callable[[], Picture]]:

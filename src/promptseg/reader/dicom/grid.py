@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from promptseg.reader.dicom.model import Series, Slice
+from promptseg.reader.dicom.model import Reference, Series, Slice
 from promptseg.reader.dicom.series import native_affine
 
 _NEAR = 0.1  # of the shortest edge, as grids are compared
-_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,20 +17,22 @@ class Places:
     """The slices of a series, to be found by the UIDs that a mask refers to, or by their place."""
 
     series: Series
-    by_uid: dict[tuple[str, int], int]
+    by_uid: dict[Reference, int]
     positions: Float[np.ndarray, "n 3"] | None
 
     @classmethod
     def of(cls, series: Series) -> "Places":
         """Index a series."""
-        by_uid = {(one.sop_uid, one.frame): index for index, one in enumerate(series.slices)}
+        by_uid: dict[Reference, int] = {}
+        for index, one in enumerate(series.slices):
+            by_uid[one.sop_uid, one.frame] = index
+            if one.n_frames == 1:  # of several frames nothing tells which is meant
+                by_uid[one.sop_uid, None] = index
         positions = [one.position for one in series.slices if one.position is not None]
         all_placed = len(positions) == len(series.slices)
         return cls(series, by_uid, np.array(positions) if all_placed else None)
 
-    def find(
-        self, frame: Slice, refers_to: list[tuple[str, int]], size: tuple[int, int]
-    ) -> int | None:
+    def find(self, frame: Slice, refers_to: list[Reference], size: tuple[int, int]) -> int | None:
         """Find the slice on whose pixels a frame of the given rows and columns lies."""
         if size != self.series.shape[1:]:
             return None
@@ -50,7 +52,8 @@ class Places:
             return True
         if frame.spacing_yx_mm is None or ours.spacing_yx_mm is None:
             return frame.position == ours.position
-        corners = [np.array([0, 0]), np.array(self.series.shape[1:]) - 1]
+        rows, columns = self.series.shape[1:]
+        corners = [np.array(yx) for yx in ((0, 0), (rows - 1, 0), (0, columns - 1))]
         gaps = [_at(frame, corner) - _at(ours, corner) for corner in corners]
         edge = min(ours.spacing_yx_mm)
         return bool(np.linalg.norm(gaps, axis=1).max() <= _NEAR * edge)
@@ -69,7 +72,7 @@ def to_voxels(series: Series) -> Float[np.ndarray, "4 4"] | None:
     affine = native_affine(series)
     if affine is None:
         return None
-    inverse: Float[np.ndarray, "4 4"] = np.linalg.inv(affine) @ _TO_RAS
+    inverse: Float[np.ndarray, "4 4"] = np.linalg.inv(affine) @ TO_RAS
     return inverse
 
 
@@ -81,26 +84,3 @@ def lps_affine(one: Slice, step: Float[np.ndarray, "3"]) -> Float[np.ndarray, "4
     affine[:3, 1] = np.array(one.along_y) * y_mm
     affine[:3, 2], affine[:3, 3] = step, one.position
     return affine
-
-
-def sample(
-    volume: Bool[np.ndarray, "k h w"],
-    voxel_to_voxel: Float[np.ndarray, "4 4"],
-    index: int,
-    size: tuple[int, int],
-) -> Bool[np.ndarray, "y x"]:
-    """Take the nearest voxels of a mask for the pixels of a slice; outside there is nothing.
-
-    `voxel_to_voxel` leads from (column, row, slice) of the image to those of the mask.
-    """
-    y, x = np.indices(size, sparse=True)
-    moved = [
-        np.rint(row[0] * x + row[1] * y + row[2] * index + row[3]) for row in voxel_to_voxel[:3]
-    ]
-    limits = volume.shape[::-1]
-    inside = np.logical_and.reduce(
-        [(axis >= 0) & (axis < n) for axis, n in zip(moved, limits, strict=True)]
-    )
-    column, row, k = (np.where(inside, axis, 0).astype(np.intp) for axis in moved)
-    found: Bool[np.ndarray, "y x"] = volume[k, row, column] & inside
-    return found

@@ -164,6 +164,12 @@ def numbers(data: "Dataset", keyword: str, count: int | None = None) -> tuple[fl
     return converted if is_right and all(map(math.isfinite, converted)) else None
 
 
+def spacing_in(data: "Dataset", keyword: str) -> tuple[float, float] | None:
+    """Give two lengths (y, x) in mm, or None where they are none."""
+    pair = numbers(data, keyword, 2)
+    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
+
+
 def number(data: "Dataset", keyword: str) -> float | None:
     """Give the first of one or several finite numbers, or None."""
     found = numbers(data, keyword)

@@ -36,19 +36,19 @@ def read_series(folder: Path, series: Series) -> tuple[Volume, tuple[str, ...]]:
         if is_padding is not None:
             padded.append(index)
             shown = frame[~is_padding]
-            darkest += [_darkest(shown, kind, scales if has_own else None)] if shown.size else []
+            darkest += [_darkest(shown, scales, has_own)] if shown.size else []
         else:
-            darkest.append(_darkest(frame, kind, scales if has_own else None))
+            darkest.append(_darkest(frame, scales, has_own))
         voxels[index] = frame * np.float64(scales[0]) + scales[1] if has_own else frame
         if has_own and is_padding is not None:
             voxels[index][is_padding] = np.nan
+    slope, intercept = (1.0, 0.0) if has_own else scale_of(slices[0], kind)
     if padded and darkest:
-        least = max(darkest) if kind.is_inverted and not has_own else min(darkest)
+        least = max(darkest) if slope < 0 else min(darkest)
         for index in padded:
             plane = voxels[index]
             is_padding = np.isnan(plane) if has_own else _is_padding(plane, slices[index])
             plane[is_padding] = least
-    slope, intercept = (1.0, 0.0) if has_own else scale_of(slices[0], kind)
     affine = native_affine(series)
     volume = Volume(
         voxels=voxels.transpose(2, 1, 0),
@@ -120,9 +120,8 @@ def _is_padding(frame: Shaped[np.ndarray, "h w"], one: Slice) -> Bool[np.ndarray
 
 
 def _darkest(
-    stored: Shaped[np.ndarray, "*space"], kind: Kind, scales: tuple[float, float] | None
+    stored: Shaped[np.ndarray, "*space"], scales: tuple[float, float], is_scaled: bool
 ) -> float:
-    if scales is None:
-        return float(stored.max() if kind.is_inverted else stored.min())
-    ends = (float(end) * scales[0] + scales[1] for end in (stored.min(), stored.max()))
-    return min(ends)
+    """Find what stands for the darkest value, as it is stored or scaled."""
+    darkest = float(stored.max() if scales[0] < 0 else stored.min())
+    return darkest * scales[0] + scales[1] if is_scaled else darkest

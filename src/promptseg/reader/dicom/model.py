@@ -6,6 +6,7 @@ Positions are in the patient's space of DICOM, LPS, in mm: to the left, to the b
 from dataclasses import dataclass
 
 Vector = tuple[float, float, float]
+Reference = tuple[str, int | None]  # an image by its UID, and its frame from 0 if that is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,19 +8,17 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 
 from promptseg.errors import DataError
 from promptseg.reader.dicom.facts import check_pixels
 from promptseg.reader.dicom.header import Header, damaged, quiet, read_header
 from promptseg.reader.dicom.model import Kind
+from promptseg.reader.dicom.palette import through_palette
 from promptseg.reader.dicom.unpack import KNOWN, unpacker
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 _KEYWORDS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
@@ -61,7 +59,7 @@ def read_pixels(path: Path, kind: Kind, count: int, wanted: Iterable[int]) -> It
             for _ in range(max(chosen, default=-1) + 1):
                 with quiet():  # not around `yield`: it silences the whole process
                     index, decode = next(frames)
-                    frame = _tidied(decode(), header.data, kind) if index in chosen else None
+                    frame = _tidied(decode(), header, kind) if index in chosen else None
                 if frame is not None:
                     yield frame
     except DataError:
@@ -131,13 +129,13 @@ def _bits(header: Header, start: int, kind: Kind) -> Iterator[Callable[[], Any]]
         yield partial(at, index)
 
 
-def _tidied(frame: Frame, data: "Dataset", kind: Kind) -> Shaped[np.ndarray, "h w *shown"]:
+def _tidied(frame: Frame, header: Header, kind: Kind) -> Shaped[np.ndarray, "h w *shown"]:
     """Check the shape, take overlays out of unused bits, and apply a palette."""
     n_samples = (3,) if kind.samples == 3 else ()
     if frame.shape != (kind.rows, kind.columns, *n_samples):
         raise DataError("its pixels have another shape than its header says")
     if kind.photometric == "PALETTE COLOR":
-        return _through_palette(frame, data)
+        return through_palette(frame, header.data, header.syntax.is_little_endian)
     if kind.n_colours == 3:
         return frame.astype(np.uint8, copy=False)
     return _used_bits(frame, kind)
@@ -150,12 +148,3 @@ def _used_bits(frame: Frame, kind: Kind) -> Frame:
     if kind.is_signed:
         return np.asarray(np.right_shift(np.left_shift(frame, unused), unused))
     return np.asarray(frame & frame.dtype.type(2**kind.bits_stored - 1))
-
-
-def _through_palette(frame: Frame, data: "Dataset") -> UInt8[np.ndarray, "h w 3"]:
-    from pydicom.pixels.processing import apply_color_lut
-
-    colours = np.asarray(apply_color_lut(frame, data))
-    if colours.dtype == np.uint16:
-        colours = colours >> 8
-    return colours[:, :, :3].astype(np.uint8)

@@ -74,9 +74,10 @@ def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
 def _planes(
     contours: "Iterable[Dataset]", inverse: Float[np.ndarray, "4 4"], series: Series
 ) -> tuple[dict[float, list[Contour]], list[str]]:
-    """Sort contours by the slice (a fraction) that they lie on; count what cannot be drawn."""
+    """Sort contours by the slice (a fraction) they lie on; count what cannot be drawn (whole)."""
     planes: dict[float, list[Contour]] = defaultdict(list)
-    n_open = n_bad = n_tilted = n_outside = 0
+    n_open = n_bad = n_tilted = n_outside = n_cut = 0
+    ends = np.array(series.shape[:0:-1])  # columns, rows
     for contour in contours:
         if text(contour, "ContourGeometricType") not in _CLOSED:
             n_open += 1
@@ -94,11 +95,13 @@ def _planes(
         else:
             key = next((h for h in planes if abs(h - height) <= _SAME_PLANE), height)
             planes[key].append(points[:, :2])
+            n_cut += bool((points[:, :2] < -1).any() or (points[:, :2] > ends).any())
     counted = (
         (n_open, "contours that are not closed (points, open lines)"),
         (n_bad, "contours that are damaged or have fewer than 3 points"),
         (n_tilted, "contours that do not lie along the slices"),
         (n_outside, "contours above or below the slices"),
+        (n_cut, "contours that reach out of the slices by more than half a pixel: cut there"),
     )
     return planes, [f"{n} {what}" for n, what in counted if n]
 

@@ -1,7 +1,7 @@
 """DICOM segmentations: binary, fractional and label maps, of frames that may be sparse."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,13 @@ from promptseg.errors import DataError
 from promptseg.reader.dicom.drawn import Drawn, clean_name, with_instances
 from promptseg.reader.dicom.facts import MOST_BYTES, MOST_FRAMES, check_pixels
 from promptseg.reader.dicom.frame_facts import frames_of
-from promptseg.reader.dicom.grid import Places, lps_affine, sample, to_voxels
+from promptseg.reader.dicom.grid import TO_RAS, Places, lps_affine, to_voxels
 from promptseg.reader.dicom.header import first, items, number, numbers, opened, text, whole
-from promptseg.reader.dicom.model import DicomMask, Kind, Series, Slice
+from promptseg.reader.dicom.model import DicomMask, Kind, Reference, Series, Slice
 from promptseg.reader.dicom.pixels import read_pixels
+from promptseg.reader.dicom.series import native_affine
+from promptseg.reader.regrid import regrid
+from promptseg.reader.volume import Volume, grid, oriented
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -25,11 +28,12 @@ REGRIDDED = "a segmentation on another grid: nearest voxels"
 _KEYWORDS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "PixelRepresentation", "NumberOfFrames", "SOPInstanceUID"),
-    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
+    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence", "PixelPaddingValue"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 _NEAR = 0.1  # of an edge
 Matrix = Float[np.ndarray, "4 4"]
+Lost = tuple[tuple[str | None, str], ...]  # object, reason
 Masks = Iterator[tuple[int, int, Bool[np.ndarray, "h w"]]]
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 
@@ -41,19 +45,12 @@ class _Seg:
     form: str
     kind: Kind
     names: dict[int, str]
+    background: set[int]  # numbers in a label map that stand for no segment
     frames: tuple[Slice, ...]
     numbers: tuple[int | None, ...]  # the segment of each frame
-    refers_to: tuple[list[tuple[str, int]], ...]
+    refers_to: tuple[list[Reference], ...]
     most: float  # what stands for 1 in fractions
     depth_mm: float | None  # between slices
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Grids:
-    """Maps to voxels of the segmentation: from mm in the patient, and from voxels of the image."""
-
-    to_own: Matrix
-    onto_own: Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +58,7 @@ class Drawing:
     """What a file of masks shows on a series, what of it lies elsewhere, and what was done."""
 
     objects: list[Drawn]
-    left_out: tuple[tuple[str | None, str], ...] = ()  # object, reason
+    left_out: Lost = ()
     notes: tuple[str, ...] = ()
 
 
@@ -88,24 +85,24 @@ def read_seg(folder: Path, mask: DicomMask, series: Series, threshold: float | N
     limit = (HALF if threshold is None else threshold) * seg.most
     masks = _masks(folder / mask.path, seg, limit)
     notes = [f"fractional segments: fraction > {limit / seg.most:g}"] * (seg.form == "FRACTIONAL")
-    grids = _other_grid(seg, at, series)
-    if grids is not None:
-        objects = _regridded(masks, seg, series, grids)
-        return Drawing(objects=with_instances(objects), notes=(*notes, REGRIDDED))
-    if not any(place is not None for place in at):
+    own_grid = _other_grid(seg, at, series)
+    if own_grid is not None:
+        objects, lost = _regridded(masks, seg, series, own_grid)
+        notes.append(REGRIDDED)
+    elif any(place is not None for place in at):
+        objects, lost = _placed(masks, seg, at, series)
+    else:
         raise DataError("none of its frames lies on a slice of its image")
-    objects, n_lost = _placed(masks, seg, at, series)
-    lost = [(None, f"{n_lost} of its frames lie on no slice of its image")] if n_lost else []
     return Drawing(
         objects=with_instances(objects),
-        left_out=() if mask.is_shared else tuple(lost),
+        left_out=() if mask.is_shared else lost,
         notes=tuple(notes),
     )
 
 
 def _placed(
     masks: Masks, seg: _Seg, at: Sequence[int | None], series: Series
-) -> tuple[list[Drawn], int]:
+) -> tuple[list[Drawn], Lost]:
     """Draw the frames on the slices where they lie, and count the others."""
     objects = {n: Drawn(name, n, series.kind.columns) for n, name in seg.names.items()}
     lost: set[int] = set()
@@ -115,7 +112,8 @@ def _placed(
             objects[segment].add(place, mask)
         elif mask.any():
             lost.add(index)
-    return list(objects.values()), len(lost)
+    reason = f"{len(lost)} of its frames lie on no slice of its image"
+    return list(objects.values()), ((None, reason),) if lost else ()
 
 
 def _header(data: "Dataset", path: str) -> _Seg:
@@ -130,10 +128,12 @@ def _header(data: "Dataset", path: str) -> _Seg:
     measures = [first(group, "PixelMeasuresSequence") for group in (*own[:1], shared)]
     depths = [number(m, "SpacingBetweenSlices") for m in measures if m is not None]
     most = number(data, "MaximumFractionalValue") or 255.0
+    background = {0, whole(data, "PixelPaddingValue") or 0} if form == "LABELMAP" else set[int]()
     return _Seg(
         form=form,
         kind=_kind(data, form),
-        names=_names(data),
+        names={n: name for n, name in _names(data).items() if n not in background},
+        background=background,
         frames=frames_of(data, path, text(data, "SOPInstanceUID") or "", count, None),
         numbers=tuple(_number(group, shared) for group in own),
         refers_to=tuple(_references(group, shared) for group in own),
@@ -179,15 +179,18 @@ def _number(own: "Dataset", shared: "Dataset | None") -> int | None:
     return None
 
 
-def _references(own: "Dataset", shared: "Dataset | None") -> list[tuple[str, int]]:
-    """List the frames that a frame was drawn on: (SOPInstanceUID, frame from 0)."""
-    found = []
+def _references(own: "Dataset", shared: "Dataset | None") -> list[Reference]:
+    """List the frames that a frame was drawn on."""
+    found: list[Reference] = []
     for group in (own, shared):
         for derivation in items(group, "DerivationImageSequence"):
             for image in items(derivation, "SourceImageSequence"):
                 uid = text(image, "ReferencedSOPInstanceUID")
-                frames = numbers(image, "ReferencedFrameNumber") or (1.0,)
-                found += [(uid, int(frame) - 1) for frame in frames if uid]
+                frames = numbers(image, "ReferencedFrameNumber")
+                if uid:
+                    found += (
+                        [(uid, int(frame) - 1) for frame in frames] if frames else [(uid, None)]
+                    )
     return found
 
 
@@ -196,9 +199,10 @@ def _masks(path: Path, seg: _Seg, limit: float) -> Masks:
     frames = read_pixels(path, seg.kind, len(seg.frames), range(len(seg.frames)))
     for index, frame in enumerate(frames):
         if seg.form == "LABELMAP":
-            for value in np.unique(frame):
-                if int(value) in seg.names and value:
-                    yield index, int(value), frame == value
+            for value in sorted({int(value) for value in np.unique(frame)} - seg.background):
+                if value not in seg.names:
+                    raise DataError(f"it holds the value {value}, of which it lists no segment")
+                yield index, value, frame == value
             continue
         number = seg.numbers[index]
         if number not in seg.names or number is None:
@@ -211,7 +215,7 @@ def _above(frame: Shaped[np.ndarray, "h w"], seg: _Seg, limit: float) -> Bool[np
     return above
 
 
-def _other_grid(seg: _Seg, at: Sequence[int | None], series: Series) -> "_Grids | None":
+def _other_grid(seg: _Seg, at: Sequence[int | None], series: Series) -> Matrix | None:
     """Give the segmentation's own grid, if it has to be brought to the one of the series."""
     inverse = to_voxels(series)
     is_placed = all(one.position is not None and one.spacing_yx_mm for one in seg.frames)
@@ -220,8 +224,7 @@ def _other_grid(seg: _Seg, at: Sequence[int | None], series: Series) -> "_Grids 
     lost = [one for one, place in zip(seg.frames, at, strict=True) if place is None]
     if not any(_is_inside(one, inverse, series, seg) for one in lost):
         return None
-    to_own = np.linalg.inv(_own_grid(seg))
-    return _Grids(to_own, to_own @ np.linalg.inv(inverse))
+    return _own_grid(seg)
 
 
 def _is_inside(one: Slice, inverse: Matrix, series: Series, seg: _Seg) -> bool:
@@ -244,10 +247,14 @@ def _own_grid(seg: _Seg) -> Matrix:
     return lps_affine(min(seg.frames, key=heights.__getitem__), normal * depth)
 
 
-def _regridded(masks: Masks, seg: _Seg, series: Series, grids: "_Grids") -> list[Drawn]:
+def _regridded(
+    masks: Masks, seg: _Seg, series: Series, own_grid: Matrix
+) -> tuple[list[Drawn], Lost]:
+    """Bring a segmentation from its own grid to the one of the series."""
     own = {n: Drawn(name, n, seg.kind.columns) for n, name in seg.names.items()}
+    to_own = np.linalg.inv(own_grid)
     for index, segment, mask in masks:
-        voxel = (grids.to_own @ np.array([*(seg.frames[index].position or ()), 1.0]))[:3]
+        voxel = (to_own @ np.array([*(seg.frames[index].position or ()), 1.0]))[:3]
         k = round(float(voxel[2]))
         if np.abs(voxel - (0, 0, k)).max() > _NEAR or not 0 <= k < MOST_FRAMES:
             raise DataError("it lies on another grid, and its own slices are at uneven distances")
@@ -255,15 +262,34 @@ def _regridded(masks: Masks, seg: _Seg, series: Series, grids: "_Grids") -> list
     n_planes = 1 + max((k for one in own.values() for k in one.planes), default=0)
     if n_planes * seg.kind.rows * seg.kind.columns > MOST_BYTES:
         raise DataError("it lies on another grid, which is too large to be brought to its image's")
-    return [_sampled(one, n_planes, seg, series, grids) for one in own.values()]
+    shape = (seg.kind.columns, seg.kind.rows, n_planes)
+    found, lost = [], list[tuple[str | None, str]]()
+    for one in own.values():
+        moved = Drawn(one.name, one.number, series.kind.columns)
+        try:
+            lost += [
+                (one.name, why) for why in _move(one, moved, grid(shape, TO_RAS @ own_grid), series)
+            ]
+        except DataError as error:
+            lost.append((one.name, str(error)))
+        found.append(moved)
+    return found, tuple(lost)
 
 
-def _sampled(one: Drawn, n_planes: int, seg: _Seg, series: Series, grids: "_Grids") -> Drawn:
-    """Bring one object from its own grid to the one of the series."""
-    volume = np.zeros((n_planes, seg.kind.rows, seg.kind.columns), bool)
+def _move(one: Drawn, moved: Drawn, own: Volume, series: Series) -> list[str]:
+    """Draw an object at the nearest voxels, as volumes of other formats are, and tell what is lost.
+
+    Raises DataError where it lies wholly beside the series.
+    """
+    affine = native_affine(series)
+    if affine is None or not one.planes:
+        return []
+    voxels = np.zeros(own.voxels.shape, np.uint8)
     for k in one.planes:
-        volume[k] = one.mask(k)
-    found = Drawn(one.name, one.number, series.kind.columns)
+        voxels[:, :, k] = one.mask(k).T
+    turned = oriented(replace(own, voxels=voxels))
+    fitted = regrid(turned.voxels, turned, grid(series.shape[::-1], affine))
     for index in range(len(series.slices)):
-        found.add(index, sample(volume, grids.onto_own, index, series.shape[1:]))
-    return found
+        moved.add(index, fitted.values[:, :, index].T > 0)
+    loss = fitted.loss((1,))
+    return [] if loss is None else [loss[1]]

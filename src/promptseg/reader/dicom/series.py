@@ -8,6 +8,7 @@ them is not known.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +22,9 @@ _SAME_PLACE_MM = 1e-2
 _UNEVEN = 0.1  # of an edge, as grids are compared
 _TILTED = 1e-2  # of the distance between slices
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
+BY_NUMBER = "several slices at each place, told apart by their numbers alone"
+OVER = "more slices than places: of each place the one of the lowest number"
+DIVIDED = "a series of pictures of several kinds (size, bits, sign): volumes of their own"
 UNEVEN = "slices at uneven distances: frames of their own"
 TILTED = "slices shifted against each other (a tilted gantry): frames of their own"
 Dropped = tuple[str, str]  # path, reason
@@ -50,8 +54,14 @@ def series_of(files: Iterable[ImageFacts]) -> tuple[list[Series], list[Dropped]]
             continue
         seen.add(file.sop_uid)
         _put(groups, file)
+    for one, other in combinations(groups, 2):
+        if _are_divided(one, other):
+            one.notes.add(DIVIDED)
+            other.notes.add(DIVIDED)
     found = [
-        _series(group, slices) for group in groups for slices in _volumes(group.slices, dropped)
+        _series(group, slices, how)
+        for group in groups
+        for slices, how in _volumes(group.slices, dropped)
     ]
     small = [series for series in found if not _is_too_large(series, dropped)]
     return sorted(small, key=lambda series: series.slices[0].number), dropped
@@ -77,6 +87,13 @@ def _goes_with(group: _Group, file: ImageFacts, one: Slice) -> bool:
     return _is_close(one, other)
 
 
+def _are_divided(one: _Group, other: _Group) -> bool:
+    """Whether slices lie beside each other, and only their pixels are of another kind."""
+    slices = one.slices[0], other.slices[0]
+    is_kind = one.first.kind != other.first.kind
+    return is_kind and all(item.position for item in slices) and _is_close(*slices)
+
+
 def _is_close(one: Slice, other: Slice) -> bool:
     """Whether two slices have the same direction and size of pixels."""
     if (one.along_x is None) is not (other.along_x is None):
@@ -96,36 +113,68 @@ def _axes(one: Slice) -> Float[np.ndarray, "2 3"]:
     return np.array([one.along_x, one.along_y])
 
 
-def _volumes(slices: Sequence[Slice], dropped: list[Dropped]) -> Iterator[list[Slice]]:
-    """Sort slices by their place, and split those of several times, echoes ... apart."""
+def _volumes(
+    slices: Sequence[Slice], dropped: list[Dropped]
+) -> Iterator[tuple[list[Slice], str | None]]:
+    """Sort slices by their place, and split those of several times, echoes ... apart.
+
+    What has to be known of how that was done comes along.
+    """
     if any(one.position is None for one in slices):
         if any(one.frame for one in slices):  # a cine
-            yield sorted(slices, key=lambda one: one.number)
+            yield sorted(slices, key=lambda one: one.number), None
         else:
-            yield from ([one] for one in slices)  # pictures of their own: X-rays
+            yield from (([one], None) for one in slices)  # pictures of their own: X-rays
         return
     places = _places(slices)
-    for by_mark in _apart(slices, places):
-        yield [place[0] for place in _places(by_mark)]
-        dropped += [
-            (one.path, "another slice lies at the same place")
-            for place in _places(by_mark)
-            for one in place[1:]
-        ]
-
-
-def _apart(slices: Sequence[Slice], places: list[list[Slice]]) -> list[list[Slice]]:
-    """Split slices by the first mark that makes each place occur once in every part."""
     if len(places) == len(slices):
-        return [list(slices)]
-    for mark in range(len(slices[0].marks)):
-        by_mark = defaultdict(list)
-        for one in slices:
-            by_mark[one.marks[mark]].append(one)
-        parts = [by_mark[key] for key in sorted(by_mark, key=lambda v: (v is not None, v or 0))]
-        if len(parts) > 1 and all(len(part) == len(places) == len(_places(part)) for part in parts):
-            return parts
-    return [list(slices)]
+        yield [place[0] for place in places], None
+    elif parts := _by_marks(places):
+        yield from (([place[0] for place in _places(part)], None) for part in parts)
+    elif len({len(place) for place in places}) == 1:
+        parts, how = _by_order(places)
+        yield from ((part, how) for part in parts)
+    else:
+        yield [place[0] for place in places], OVER
+        reason = "another slice lies at the same place"
+        dropped += [(one.path, reason) for place in places for one in place[1:]]
+
+
+def _by_marks(places: Sequence[Sequence[Slice]]) -> list[list[Slice]] | None:
+    """Split slices by one mark or two, into as few parts as a place has slices.
+
+    No place occurs in a part twice, but a part may lack some. None: no mark does that.
+    """
+    most = max(map(len, places))
+    marks = range(len(places[0][0].marks))
+    for chosen in (*combinations(marks, 1), *combinations(marks, 2)):
+        parts = defaultdict[tuple[float | None, ...], list[tuple[int, Slice]]](list)
+        for number, place in enumerate(places):
+            for one in place:
+                parts[tuple(one.marks[mark] for mark in chosen)].append((number, one))
+        if len(parts) == most and all(
+            len({number for number, _ in part}) == len(part) for part in parts.values()
+        ):
+            in_order = sorted(parts, key=lambda key: [_order(mark) for mark in key])
+            return [[one for _, one in parts[key]] for key in in_order]
+    return None
+
+
+def _by_order(places: Sequence[Sequence[Slice]]) -> tuple[list[list[Slice]], str | None]:
+    """Split slices of which each place has as many: all the first ones, all the second ones ...
+
+    They are in the order of a mark that differs within all places, as the time since the heartbeat
+    does, which is not the same from slice to slice; else in that of their numbers.
+    """
+    for mark in range(len(places[0][0].marks)):
+        if all(len({one.marks[mark] for one in place}) == len(place) for place in places):
+            in_order = [sorted(place, key=lambda one: _order(one.marks[mark])) for place in places]
+            return [list(part) for part in zip(*in_order, strict=True)], None
+    return [list(part) for part in zip(*places, strict=True)], BY_NUMBER
+
+
+def _order(mark: float | None) -> tuple[bool, float]:
+    return mark is not None, mark or 0.0
 
 
 def _places(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -152,9 +201,9 @@ def _normal(one: Slice) -> Float[np.ndarray, "3"]:
     return np.asarray(np.cross(x, y))
 
 
-def _series(group: _Group, slices: list[Slice]) -> Series:
+def _series(group: _Group, slices: list[Slice], how: str | None) -> Series:
     affine, note = _affine(slices) if group.first.kind.n_colours == 1 else (None, None)
-    notes = {*group.notes, *([note] if note else [])}
+    notes = {*group.notes, *filter(None, (note, how))}
     return Series(
         uid=group.first.series_uid,
         frame_of_reference=group.first.frame_of_reference,
@@ -216,7 +265,8 @@ def _is_too_large(series: Series, dropped: list[Dropped]) -> bool:
 def is_streamed(series: Series) -> bool:
     """Whether a series is frames of 8 bits, which need nothing of each other."""
     kind = series.kind
-    return series.affine is None and (kind.bits_allocated == 8 or kind.n_colours == 3)
+    is_8_bit = kind.bits_allocated == 8 and not kind.is_signed
+    return series.affine is None and (is_8_bit or kind.n_colours == 3)
 
 
 def has_own_scales(slices: Sequence[Slice]) -> bool:
@@ -230,10 +280,13 @@ def stored_bytes(kind: Kind, slices: Sequence[Slice]) -> int:
 
 
 def joined(files: Iterable[ImageFacts]) -> tuple[list[Series], list[Dropped]]:
-    """Sort files into series, in an order that does not depend on their names."""
-    by_uid = defaultdict(list)
+    """Sort files into series, in an order that does not depend on their names.
+
+    Software that takes names away can give all patients the same UIDs.
+    """
+    by_uid = defaultdict[tuple[str, str], list[ImageFacts]](list)
     for file in files:
-        by_uid[file.series_uid].append(file)
+        by_uid[file.series_uid, file.patient or ""].append(file)
     found: list[Series] = []
     dropped: list[Dropped] = []
     for uid in sorted(by_uid):

@@ -67,7 +67,14 @@ def _of_series(
 
 
 def _series_of(facts: MaskFacts, series: list[Series]) -> list[int]:
-    """Find what a mask refers to: by images, else by series, else by the frame of reference."""
+    """Find what a mask refers to; of several patients under the same UIDs, its own."""
+    found = _referred(facts, series)
+    own = [index for index in found if series[index].patient == facts.patient]
+    return own or found
+
+
+def _referred(facts: MaskFacts, series: list[Series]) -> list[int]:
+    """Go by images, else by series, else by the frame of reference."""
     by_image = [
         index
         for index, one in enumerate(series)
