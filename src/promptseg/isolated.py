@@ -42,6 +42,20 @@ Work = Callable[[T], Iterable[R]]
 Size = Callable[[R], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """How many processes work on files, and what each may take; 0: this one, unprotected."""
+
+    workers: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+    def in_order(
+        self, work: Work[T, R], tasks: Sequence[T], size: Size[R]
+    ) -> Iterator[tuple[int, R | Lost | None]]:
+        """Work on tasks, as `in_order` does."""
+        return in_order(work, tasks, workers=self.workers, limits=self.limits, size=size)
+
+
 def in_order(
     work: Work[T, R],
     tasks: Sequence[T],

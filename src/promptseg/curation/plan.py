@@ -4,20 +4,20 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from promptseg.curation.nameless import nameless
 from promptseg.curation.secret import read_key
 from promptseg.curation.settings import Curation
 from promptseg.division import parse_shares
 from promptseg.errors import DataError, pick
-from promptseg.reader.folder import Listing, MaskFile, printable
-from promptseg.reader.frame_labels import raw_pages
+from promptseg.isolated import Processes
+from promptseg.reader.folder import Listing, printable
 from promptseg.reader.intensity import Intensity
-from promptseg.reader.labels import Naming, naming_of, survey
+from promptseg.reader.labels import Naming
 from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
 from promptseg.reader.reading import PLANE_CHOICES, Reading
-from promptseg.reader.sequence import masks_as_named
 from promptseg.reader.soft import HALF
-from promptseg.reader.table import Found, Table, find_table
+from promptseg.reader.table import Found, find_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,11 @@ def with_facts(settings: Curation, mapping: MappingFile | None) -> Curation:
 
 
 def plan_of(
-    folder: Path, listing: Listing, settings: Curation, mapping: MappingFile | None = None
+    folder: Path,
+    listing: Listing,
+    settings: Curation,
+    mapping: MappingFile | None,
+    processes: Processes,
 ) -> Plan:
     """Make the settings definite: the table of labels, and what nameless masks show.
 
@@ -70,7 +74,18 @@ def plan_of(
     _check(settings)
     dataset = printable(settings.dataset or _folder_name(folder, names)).replace("#", "_")
     found = find_table(folder, settings.labels)
-    naming = _naming(folder, listing, settings, found.table, dataset)
+    only = next(iter(found.table)) if found.table is not None and len(found.table) == 1 else None
+    binary, soft_edges = False, False
+    if found.table is None and not settings.instances:
+        binary, soft_edges = nameless(folder, listing.images, settings.threshold, processes)
+    naming = Naming(
+        nameless=printable(settings.object_name or only or dataset),
+        table=found.table,
+        instances=settings.instances,
+        binary=binary,
+        threshold=settings.threshold,
+        soft_edges=soft_edges,
+    )
     reading = Reading(
         folder=folder,
         dataset=dataset,
@@ -142,64 +157,6 @@ def _guessed_name(listing: Listing, settings: Curation, found: Found, dataset: s
     is_told = settings.object_name is not None or len(found.table or ()) == 1
     named = {file.object for image in listing.images for file in image.masks}
     return None if is_told or dataset in named else dataset
-
-
-def _naming(
-    folder: Path, listing: Listing, settings: Curation, table: Table | None, dataset: str
-) -> Naming:
-    only = next(iter(table)) if table is not None and len(table) == 1 else None
-    is_told = table is not None or settings.instances
-    binary, soft_edges = (False, False) if is_told else _nameless(folder, listing, settings)
-    return Naming(
-        nameless=printable(settings.object_name or only or dataset),
-        table=table,
-        instances=settings.instances,
-        binary=binary,
-        threshold=settings.threshold,
-        soft_edges=soft_edges,
-    )
-
-
-def _nameless(folder: Path, listing: Listing, settings: Curation) -> tuple[bool, bool]:
-    """Look whether all nameless masks are binary, and whether some have smoothed edges.
-
-    Only all of them can tell: {0, 255} is a binary mask, or a label map in which one is present,
-    and greys that are thin in one mask may be classes in another.
-    """
-    naming = Naming(nameless="", threshold=settings.threshold)
-    as_stored: set[int] = set()
-    hardened: set[int] = set()
-    are_plain, is_any_smoothed = True, False
-    for file in (file for image in listing.images for file in masks_as_named(folder, image)):
-        if file.is_one_object or file.dicom is not None or _tells(file):
-            continue
-        # a table in the file itself says what it shows
-        untold = (raw for raw in raw_pages(folder / file.where) if raw.table is None)
-        try:
-            found = survey(untold, naming_of(file, naming))
-            is_any_smoothed |= found.has_soft_edges
-            are_plain &= found.has_soft_edges or found.is_plain
-            hardened |= {255} if found.has_soft_edges else set()
-            values = set(found.rule()[1])
-        except DataError:
-            continue  # reported when its image is read
-        as_stored |= values
-        hardened |= set() if found.has_soft_edges else values
-        if not (are_plain or _is_binary(as_stored)):
-            return False, False
-    has_soft_edges = are_plain and is_any_smoothed
-    return _is_binary(hardened if has_soft_edges else as_stored), has_soft_edges
-
-
-def _is_binary(values: set[int]) -> bool:
-    """Tell one object from several: one value, or 1 and 255."""
-    return len(values) <= 1 or values <= {1, 255}
-
-
-def _tells(file: MaskFile) -> bool:
-    """Whether a mapping file says what the values of a mask are."""
-    kind = file.kind
-    return kind is not None and bool(kind.labels or kind.channels or kind.instances)
 
 
 def _pattern(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
+from promptseg.isolated import Processes
 from promptseg.reader.companion import companions
 from promptseg.reader.dicom.header import is_dicom
 from promptseg.reader.dicom.model import DicomMask, Series
@@ -121,13 +122,15 @@ def image_key(source: str) -> str:
     return source[: len(source) - len(suffix)].partition("/")[2].replace("#", "_")
 
 
-def scan(folder: Path, one_object: bool = False) -> Listing:
+def scan(folder: Path, one_object: bool = False, processes: Processes | None = None) -> Listing:
     """List the images of a folder with their masks.
 
     Parameters
     ----------
     one_object
         All masks show one kind of object, so names of mask files tell no objects.
+    processes
+        What reads the headers of DICOM; None: this process.
 
     Raises
     ------
@@ -137,8 +140,9 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
     read_name = instance_alone if one_object else parse_name
+    processes = processes or Processes()
     if not (folder / "images").is_dir():
-        return _scan_dicom(folder, read_name)
+        return _scan_dicom(folder, read_name, processes)
     images, left_out = files_below(folder, "images")
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     masks, strange = files_below(folder, mask_folder) if mask_folder else ([], [])
@@ -164,10 +168,10 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
         raise DataError(f"{folder / unread[0][0]} is a broken link, so that there are no masks.")
     left_out += [*doubles, *unread, *strange, *orphans, *misnamed]
     listing = Listing(tuple(listed), tuple(left_out), mask_folder)
-    return _with_dicom(folder, dicom, listing, read_name) if dicom else listing
+    return _with_dicom(folder, dicom, listing, read_name, processes) if dicom else listing
 
 
-def _scan_dicom(folder: Path, read_name: ReadName) -> Listing:
+def _scan_dicom(folder: Path, read_name: ReadName, processes: Processes) -> Listing:
     """List a folder without images/: DICOM says itself what is an image and what a mask."""
     known, others = files_below(folder, ".")
     dicom = _dicom_files(folder, others)
@@ -177,7 +181,8 @@ def _scan_dicom(folder: Path, read_name: ReadName) -> Listing:
             "with files of the same names, or DICOM files anywhere."
         )
     left_out = [(source, NO_IMAGE) for source in known]
-    return _with_dicom(folder, dicom, Listing((), (*others, *left_out), None), read_name)
+    listing = Listing((), (*others, *left_out), None)
+    return _with_dicom(folder, dicom, listing, read_name, processes)
 
 
 def _dicom_files(folder: Path, others: Iterable[tuple[str, str]]) -> list[str]:
@@ -185,10 +190,12 @@ def _dicom_files(folder: Path, others: Iterable[tuple[str, str]]) -> list[str]:
     return [s for s, why in others if why == OTHER_TYPE and is_dicom(folder / s)]
 
 
-def _with_dicom(folder: Path, dicom: list[str], listing: Listing, read_name: ReadName) -> Listing:
+def _with_dicom(
+    folder: Path, dicom: list[str], listing: Listing, read_name: ReadName, processes: Processes
+) -> Listing:
     from promptseg.reader.dicom.listing import with_series  # which needs our words for images
 
-    return with_series(folder, dicom, listing, read_name)
+    return with_series(folder, dicom, listing, read_name, processes)
 
 
 def pair(
