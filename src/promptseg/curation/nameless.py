@@ -4,7 +4,7 @@ Only all of them can tell: {0, 255} is a binary mask, or a label map in which on
 greys that are thin in one mask may be classes in another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,28 +39,22 @@ def nameless(
     as_stored: set[int] = set()
     hardened: set[int] = set()
     are_plain, is_any_smoothed = True, False
-    of_image: list[_Seen] = []
     look = partial(_looked_at, folder=folder, naming=Naming(nameless="", threshold=threshold))
-    for _, seen in processes.in_order(look, some, _size):
-        if isinstance(seen, Lost):
-            of_image.clear()  # what had come by then is a matter of time
-        elif seen is not None:
-            of_image.append(seen)
-        else:
-            for one in of_image:
-                is_any_smoothed |= one.has_soft_edges
-                are_plain &= one.has_soft_edges or one.is_plain
-                as_stored.update(one.values)
-                hardened.update((255,) if one.has_soft_edges else one.values)
-            of_image.clear()
-            if not (are_plain or _is_binary(as_stored)):
-                return False, False
+    for _, seen in processes.one_each(look, some, _size):
+        for one in () if isinstance(seen, Lost) else seen:
+            is_any_smoothed |= one.has_soft_edges
+            are_plain &= one.has_soft_edges or one.is_plain
+            as_stored.update(one.values)
+            hardened.update((255,) if one.has_soft_edges else one.values)
+        if not (are_plain or _is_binary(as_stored)):
+            return False, False
     has_soft_edges = are_plain and is_any_smoothed
     return _is_binary(hardened if has_soft_edges else as_stored), has_soft_edges
 
 
-def _looked_at(image: ImageFile, folder: Path, naming: Naming) -> Iterator[_Seen]:
+def _looked_at(image: ImageFile, folder: Path, naming: Naming) -> list[_Seen]:
     """Look at the nameless masks of an image."""
+    masks: list[_Seen] = []
     for file in masks_as_named(folder, image):
         if file.is_one_object or not _may_be_nameless(file):
             continue
@@ -74,7 +68,8 @@ def _looked_at(image: ImageFile, folder: Path, naming: Naming) -> Iterator[_Seen
             values = tuple(sorted(found.rule()[1])[:_ENOUGH])
         except DataError:
             values = ()
-        yield _Seen(found.has_soft_edges, found.is_plain, values)
+        masks.append(_Seen(found.has_soft_edges, found.is_plain, values))
+    return masks
 
 
 def _may_be_nameless(file: MaskFile) -> bool:
@@ -89,6 +84,6 @@ def _is_binary(values: set[int]) -> bool:
     return len(values) <= 1 or values <= {1, 255}
 
 
-def _size(_: _Seen) -> int:
-    """Tell about how many bytes one takes."""
-    return 200
+def _size(masks: list[_Seen]) -> int:
+    """Tell about how many bytes they take."""
+    return 100 + 200 * len(masks)

@@ -1,7 +1,7 @@
 """All DICOM files of a folder: their series, and the masks that refer to them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,9 @@ def read_study(
     images, masks = [], list[tuple[str, MaskFacts]]()
     left_out: list[tuple[str, str]] = []
     unread: set[str] = set()
-    read = (processes or Processes()).in_order(partial(_read, folder=folder), sources, _size)
-    for number, facts in read:
+    read = (processes or Processes()).one_each(partial(_read, folder=folder), sources, _size)
+    for number, facts in sorted(read, key=lambda pair: pair[0]):
         source = sources[number]
-        if facts is None:
-            continue
         if isinstance(facts, Lost | _Unread):
             left_out.append((source, facts.reason))
             if isinstance(facts, Lost) or facts.may_be_mask:
@@ -67,11 +65,11 @@ def read_study(
     return Study(pairs, tuple(sorted([*left_out, *dropped, *lost])), frozenset(unread))
 
 
-def _read(source: str, folder: Path) -> Iterator[ImageFacts | MaskFacts | _Unread]:
+def _read(source: str, folder: Path) -> ImageFacts | MaskFacts | _Unread:
     try:
-        yield read_facts(folder, source)
+        return read_facts(folder, source)
     except DataError as error:
-        yield _Unread(str(error), not isinstance(error, NoMaskError))
+        return _Unread(str(error), not isinstance(error, NoMaskError))
 
 
 def _size(facts: ImageFacts | MaskFacts | _Unread) -> int:
