@@ -16,7 +16,7 @@ from promptseg.corpus import CorpusInfo
 from promptseg.croissant import write_croissant
 from promptseg.curation.journal import identity
 from promptseg.curation.pieces import NO_TARGET, lost, pieces, size_of
-from promptseg.curation.plan import Plan, plan_of, with_facts
+from promptseg.curation.plan import Plan, is_clinical, plan_of, with_facts
 from promptseg.curation.settings import Curation
 from promptseg.curation.shelf import Shelf
 from promptseg.curation.splits import split
@@ -76,20 +76,19 @@ def curate(
         The folder, the mapping file or a setting is not usable, or no image is; then there is no
         `corpus.json`.
     """
-    mapping = None if settings.mapping is None else read_mapping(settings.mapping)
-    settings = with_facts(settings, mapping)
     processes = Processes(workers, limits or Limits())
-    listing = listed(folder, settings, mapping, processes)
     if any(path is not None and _is_inside(path, out) for path in (settings.key, names_out)):
         raise DataError("The key of names, and names, belong outside of the corpus.")
-    plan = plan_of(folder, listing, settings, mapping, processes)
+    listing, plan = _planned(folder, settings, processes)
+    settings = plan.settings
     if names_out is not None:
         write_atomically(names_out, _table_of_names(listing, plan))
     shelf = Shelf.opened(out, _identity(folder, listing, plan))
     yield from _fill(shelf, listing, plan, processes)
     shelf.fill_up()
     if not shelf.writer.n_images:
-        raise _nothing_usable(folder, shelf.tally.drops)
+        where = "The folder" if plan.reading.names.hashes else str(folder)
+        raise _nothing_usable(where, shelf.tally.drops)
     about = {
         "name": plan.reading.dataset,
         "licence": settings.licence,
@@ -108,6 +107,21 @@ def curate(
     write_croissant(shelf.writer.store, info)
     shelf.close()
     return info
+
+
+def _planned(folder: Path, settings: Curation, processes: Processes) -> tuple[Listing, Plan]:
+    """List a folder and make the settings definite; errors tell no names that are to be hashed."""
+    is_secret = settings.names == "hash"
+    try:
+        mapping = None if settings.mapping is None else read_mapping(settings.mapping)
+        settings = with_facts(settings, mapping)
+        listing = listed(folder, settings, mapping, processes)
+        is_secret |= settings.names is None and is_clinical(listing)
+        return listing, plan_of(folder, listing, settings, mapping, processes)
+    except DataError as error:
+        if not is_secret:
+            raise
+        raise DataError(error.unnamed.replace(str(folder), "the folder")) from None
 
 
 def listed(
@@ -166,7 +180,7 @@ def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
     return identity(folder, files, told)
 
 
-def _nothing_usable(folder: Path, drops: Counter[str]) -> DataError:
+def _nothing_usable(folder: str, drops: Counter[str]) -> DataError:
     """Say the most common reasons, without what follows from the others."""
     causes = Counter({why: n for why, n in drops.items() if why not in (NO_TARGET, NO_MASK)})
     listed = (causes or drops).most_common(3)

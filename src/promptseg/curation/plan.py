@@ -17,7 +17,7 @@ from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
 from promptseg.reader.reading import PLANE_CHOICES, Reading
 from promptseg.reader.soft import HALF
-from promptseg.reader.table import Found, find_table
+from promptseg.reader.table import KNOWN_NAMES, Found, find_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ def plan_of(
         first_frame=settings.first_frame,
     )
     rules = {
-        **_rules(settings, listing, naming, found),
-        **_mapped_rules(mapping),
+        **_rules(settings, listing, naming, found, names),
+        **_mapped_rules(mapping, names),
         "names": _meaning_of_names(names),
     }
     return Plan(
@@ -131,13 +131,17 @@ def _names(settings: Curation, listing: Listing) -> Names:
     Names of DICOM files, and what their headers call a patient, are clinical: files are hashed if
     nothing else is said, patients in any case.
     """
-    is_clinical = any(image.series is not None for image in listing.images)
-    hashes = settings.names == "hash" or (settings.names is None and is_clinical)
-    if not (hashes or is_clinical):
+    hashes = settings.names == "hash" or (settings.names is None and is_clinical(listing))
+    if not (hashes or is_clinical(listing)):
         return Names()
     if settings.key is None:
         raise DataError("Names are hashed under a key. Say in which file it is, or is to be made.")
     return Names(hashes, read_key(settings.key))
+
+
+def is_clinical(listing: Listing) -> bool:
+    """Whether DICOM is among the images: names of its files, and patients, are clinical."""
+    return any(image.series is not None for image in listing.images)
 
 
 def _meaning_of_names(names: Names) -> str:
@@ -181,12 +185,14 @@ def _pattern(
     return compiled
 
 
-def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -> dict[str, str]:
+def _rules(
+    settings: Curation, listing: Listing, naming: Naming, found: Found, names: Names
+) -> dict[str, str]:
     """Put into words how the corpus comes about."""
     threshold = settings.threshold
     rules = {
         "masks": _where_masks_are(listing),
-        "labels": printable(found.path.name) if found.path else "no table of labels",
+        "labels": _table(found, names),
         "label_values": _meaning_of_values(naming),
         "nameless_object": naming.nameless,
         "min_area": f"labels of at most {settings.min_area_px} pixels are dropped",
@@ -209,16 +215,27 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     return rules
 
 
-def _mapped_rules(mapping: MappingFile | None) -> dict[str, str]:
-    """Put a mapping file into words."""
+def _table(found: Found, names: Names) -> str:
+    """Name the table of labels: its own name may tell a person's, but for those that we know."""
+    if found.path is None:
+        return "no table of labels"
+    is_known = found.path.name in KNOWN_NAMES
+    return printable(found.path.name) if is_known else names.source(printable(found.path.name))
+
+
+def _mapped_rules(mapping: MappingFile | None, names: Names) -> dict[str, str]:
+    """Put a mapping file into words; its patterns are made of names."""
     if mapping is None:
         return {}
-    rules = {"mapping": printable(mapping.name)}
-    if mapping.images:
+    rules = {"mapping": names.source(printable(mapping.name))}
+    kinds = [masks.kind for masks in mapping.masks]
+    if names.hashes:
+        kinds = [replace(kind, path=f"pattern {n}") for n, kind in enumerate(kinds, 1)]
+    if mapping.images and not names.hashes:
         rules["images"] = ", ".join(pattern.text for pattern in mapping.images)
-    if mapping.masks:
-        rules["masks"] = "; ".join(masks.kind.in_words() for masks in mapping.masks)
-    if mapping.ignore:
+    if kinds:
+        rules["masks"] = "; ".join(kind.in_words() for kind in kinds)
+    if mapping.ignore and not names.hashes:
         rules["ignored"] = ", ".join(pattern.text for pattern in mapping.ignore)
     return rules
 
@@ -231,8 +248,7 @@ def _intensity(rule: Intensity | None) -> str:
 
 
 def _whose(listing: Listing) -> str:
-    is_clinical = any(image.series is not None for image in listing.images)
-    header = "what a DICOM header calls the patient, else " if is_clinical else ""
+    header = "what a DICOM header calls the patient, else " if is_clinical(listing) else ""
     return f"{header}one per volume; unknown for pictures"
 
 

@@ -25,6 +25,7 @@ PICTURES = (*RASTERS, *ARRAYS, *VIDEOS)
 VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 MASK_FOLDERS = ("masks", "labels")
 _BROKEN = "a broken link"
+_LEADS_OUT = "a link that leads out of the folder"
 OTHER_TYPE = "files of this type are not read"
 NO_IMAGE = "no image belongs to this mask by its name"
 
@@ -151,7 +152,8 @@ def scan(folder: Path, one_object: bool = False, processes: Processes | None = N
         kinds = ", ".join((*PICTURES, *VOLUMES))
         raise DataError(
             f"{folder / 'images'} holds no image. Expected are DICOM, or files ending in {kinds}."
-            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
+            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else ""),
+            unnamed=f"{folder / 'images'} holds no image that is read.",
         )
     by_key, doubles = images_by_key(images)
     claims, orphans = _claims(masks, by_key.keys())
@@ -237,11 +239,12 @@ def files_below(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
+    roots = (folder.resolve(), (folder / name).resolve())  # the second may be a link of the user's
     for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()
         if path.name.startswith("."):
             continue  # files of the operating system
-        if reason := why_not(path, source, pictures):
+        if reason := why_not(path, source, roots, pictures):
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
@@ -251,12 +254,19 @@ def files_below(
     return [first + source for source in known], [(first + source, why) for source, why in others]
 
 
-def why_not(path: Path, source: str, pictures: tuple[str, ...] = PICTURES) -> str | None:
-    """Say why a file is not read; None for a good one and for a plain folder."""
+def why_not(
+    path: Path, source: str, roots: Collection[Path], pictures: tuple[str, ...] = PICTURES
+) -> str | None:
+    """Say why a file is not read; None for a good one and for a plain folder.
+
+    A link may lead to a file below the `roots`, which are resolved.
+    """
     if _is_broken(path):
         return _BROKEN
     if path.is_dir():
         return "links to folders are not followed" if path.is_symlink() else None
+    if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
+        return _LEADS_OUT
     if source != printable(source):
         return "its name is not in UTF-8"
     if path.suffix.lower() == ".dcm" and not is_dicom(path):
