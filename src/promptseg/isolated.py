@@ -305,13 +305,20 @@ def _caught(work: Work[Any, Any], task: Any, limits: Limits) -> Iterator[Any]:
 
 
 def _limit(limits: Limits) -> None:
-    """Bound the memory of this process, leave Ctrl-C to the parent, and use one core."""
+    """Bound the memory of this process, leave Ctrl-C to the parent, and use one core.
+
+    What libraries say of files they do not like goes nowhere: it quotes names and values.
+    """
+    import os
     import signal
 
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     try:
         import resource
     except ImportError:  # Windows has no such limit
