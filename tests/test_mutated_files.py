@@ -6,14 +6,25 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import dicom_files as dicom
+import highdicom as hd
+import imagecodecs
 import mutated
 import numpy as np
 import polars as pl
 import pytest
 from hostile import HOSTILE
 from mutated import N_MUTATIONS, mutations
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from promptseg.curation import Curation, curate
+from promptseg.errors import DataError, PromptsegError
+from promptseg.reader import offsets as offsets_table
+from promptseg.reader.dicom.name import file_name
 
 GIB = 1 << 30
 LONGEST_S = 570  # a hang, not a speed: the machine may be shared
@@ -248,9 +259,221 @@ def test_volumes(tmp_path, outside):
     run.check(["canary", str(outside), str(data)])
 
 
+SLICES = np.random.default_rng(3).integers(0, 900, (2, 24, 31), dtype=np.int16)
+ONES = np.zeros((2, 24, 31, 1), np.uint8)
+ONES[:, 4:18, 5:22] = 1
+CONTOUR = np.array([[4.0, 4, 0], [15, 4, 0], [15, 12, 0], [6, 12, 0]])
+
+
+def by_rle(files, _):
+    """Compress a slice."""
+    files[0].compress(RLELossless, generate_instance_uid=False)
+    return files[0]
+
+
+def by_jpeg_2000(files, _):
+    """Compress a slice."""
+    packed = imagecodecs.jpeg2k_encode(SLICES[0], codecformat="j2k", reversible=True)
+    files[0].PixelData = encapsulate([packed])
+    files[0]["PixelData"].VR, files[0]["PixelData"].is_undefined_length = "OB", True
+    files[0].file_meta.TransferSyntaxUID = JPEG2000Lossless
+    return files[0]
+
+
+def enhanced(files, name):
+    """Make one file of a series."""
+    for data in files:
+        data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        data.PositionReferenceIndicator, data.PatientPosition = "", "HFS"
+    uids = dicom.uid(name, "e"), 3, dicom.uid(name, "e1"), 1
+    return hd.legacy.LegacyConvertedEnhancedCTImage(files, *uids)
+
+
+def cine(files, _):
+    """Make a stack without a place."""
+    dicom.put_pixels(files[0], np.repeat(SLICES, 3, axis=0))
+    del files[0].ImagePositionPatient, files[0].ImageOrientationPatient
+    return files[0]
+
+
+# kind -> how the file to be damaged is made of a series and its name, and what stays of the series
+KINDS = {
+    "plain": (lambda files, _: files[0], slice(1, None)),
+    "rle": (by_rle, slice(1, None)),
+    "j2k": (by_jpeg_2000, slice(1, None)),
+    "enhanced": (enhanced, slice(0)),
+    "cine": (cine, slice(0)),
+    "seg": (lambda files, name: dicom.segmentation(files, ONES, [name]), slice(None)),
+    "fraction": (
+        lambda files, name: dicom.segmentation(files, ONES * 0.6, [name], "FRACTIONAL"),
+        slice(None),
+    ),
+    "rtstruct": (lambda files, name: dicom.structure_set(files, {name: [CONTOUR]}), slice(None)),
+}
+
+
+def bad_dicom(folder):
+    """Write damaged slices, stacks and masks of DICOM, each with a series of its own.
+
+    Yields (path of the damaged file, folder of its series).
+    """
+    for kind, (make, kept) in KINDS.items():
+        for number in range(N_MUTATIONS):
+            name = f"{kind}{number:02d}"
+            files = dicom.series(SLICES, np.diag([0.7, 0.7, 2.0, 1.0]), name=name)
+            others = files[kept]
+            dicom.save(folder / name, [make(files, name)], ["bad"])
+            dicom.save(folder / name, others, "good{}")
+            path = folder / name / "bad"
+            path.write_bytes(list(mutations(path.read_bytes(), kind, 1500))[number])
+            yield f"./{name}/bad", f"./{name}/"
+
+
+def test_dicom(tmp_path):
+    """Slices, cines, compressed ones, SEG and RTSTRUCT; a sound series is as it is alone."""
+    data, names = tmp_path / "data", tmp_path / "names.csv"
+    files = dicom.series(np.arange(3000, dtype=np.int16).reshape(5, 20, 30), np.eye(4), name="good")
+    masks = np.zeros((5, 20, 30, 1), np.uint8)
+    masks[1:4, 4:15, 5:20] = 1
+    for folder in (data, tmp_path / "good"):
+        dicom.save(folder / "good", files)
+        dicom.save(folder / "good", [dicom.segmentation(files, masks, ["sound"])], "seg")
+    bad = list(bad_dicom(data))
+    (data / "dump.dcm").symlink_to(data / "good")
+    os.mkfifo(data / "pipe")
+    more = ("--names", "keep", "--key", tmp_path / "key", "--keep-empty")
+    run = Run(data, tmp_path / "out", *more, "--names-out", names)
+    alone = Run(tmp_path / "good", tmp_path / "alone", *more)
+    ids = {place: name for name, place in pl.read_csv(names).rows()}
+    drawn = set(run.targets["image_id"].str.replace("/(axial|frame)/.*", ""))
+    shown = set(run.images["image_id"].str.replace("/(axial|frame)/.*", ""))
+    MADE["dicom"] = len(bad)
+
+    def is_told(path, folder):
+        of_series = {name for place, name in ids.items() if folder in place}
+        is_mask = re.match(r"\./(seg|fraction|rtstruct)", path) is not None
+        own = {name for place, name in ids.items() if path in place}
+        in_series = any("and 1 more" in place and folder in place for place in ids)
+        is_there = bool(of_series & drawn) if is_mask else bool(own & shown) or in_series
+        return (
+            is_there
+            or file_name(path) in run.reasons
+            or bool(of_series & set(run.drops["image_id"]))
+        )
+
+    assert [path for path, folder in bad if not is_told(path, folder)] == []
+    (key,) = {image.split("/")[1] for image in alone.images["image_id"]}
+    assert run.pixels(key) == alone.pixels(key)
+    assert len(run.pixels(key)[1]) == 3
+    run.check([str(data)])
+
+
+MAPPING = """
+dataset = "d"
+modality = "CT"
+images = "scans/{key}.png"
+[[masks]]
+path = "cuts/{key}_{object}.png"
+offsets = { table = "boxes.csv", file = "Mask", top = "Top", left = "Left" }
+[[masks]]
+path = "maps/{key}.png"
+[masks.labels]
+liver = 1
+"both of them" = [1, 2]
+[masks.keys]
+"b" = "a"
+"""
+CSV = "Mask,Top,Left\na_cyst.png,3,4\nb_cyst.png,5,6\n"
+LABELS = '{"liver": 1, "spleen": [2, 3], "kidney": 4}\n'
+
+
+def text_folder(folder, labels):
+    """Write what a mapping file, a table of offsets and a table of labels speak of."""
+    values = (mutated.mask() > 0).astype(np.uint8)
+    for name in "ab":
+        put(folder / f"scans/{name}.png", mutated.by_opencv(".png", mutated.picture(name)))
+        put(folder / f"cuts/{name}_cyst.png", mutated.by_opencv(".png", values[8:20, 10:20] * 255))
+        put(folder / f"images/{name}.png", mutated.by_opencv(".png", mutated.picture(name)))
+        put(folder / f"masks/{name}.png", mutated.by_opencv(".png", values))
+    put(folder / "maps/b.png", mutated.by_opencv(".png", values))
+    put(folder / "boxes.csv", CSV.encode())
+    if labels:
+        put(folder / "labels.json", labels)
+
+
+def texts(outside):
+    """Make damaged and hostile (mapping file, table of offsets, table of labels)."""
+    mapping, offsets, labels = MAPPING.encode(), CSV.encode(), LABELS.encode()
+    yield from ((bad, offsets, None) for bad in mutations(mapping, "mapping"))
+    yield from ((mapping, bad, None) for bad in mutations(offsets, "offsets"))
+    yield from ((None, None, bad) for bad in mutations(labels, "labels"))
+    for old, new in (
+        ("boxes.csv", str(outside / "canary.csv")),
+        ("boxes.csv", f"../{outside.name}/canary.csv"),
+        ("boxes.csv", "link.csv"),
+        ("scans/{key}", f"../{outside.name}/{{key}}"),
+        ("scans/{key}", f"{outside}/{{key}}"),
+        ("scans/{key}", "scans/../../{key}"),
+        ('"b" = "a"', f'"b" = "../{outside.name}/canary"'),
+        ('"b" = "a"', f'"../{outside.name}/canary" = "a"'),
+        ("liver = 1", "liver = " + "[" * 9000),
+        ("liver = 1", "liver = " + "9" * 9000),
+        ("liver = 1", "x." * 3000 + "liver = 1"),
+    ):
+        yield mapping.replace(old.encode(), new.encode()), offsets, None
+    for row in (
+        f"{outside}/a_cyst.png,3,4\n../../b_cyst.png,5,6\n",
+        "a_cyst.png,999999999,4\nb_cyst.png,-999999999,6\n",
+        "a_cyst.png,1e308,nan\nb_cyst.png," + "9" * 4000 + ",6\n",
+        "a_cyst.png,3,4\n" * 40_000 + "b_cyst.png,5,6\n",
+        '"' + "a" * 300_000,
+        "a_cyst.png" + "," * 3_000_000 + "\n",
+    ):
+        yield mapping, b"Mask,Top,Left\n" + row.encode(), None
+    yield mapping, b"," * 3_000_000 + b"\n", None
+    yield mapping, b"Mask,Top,Left\n" + b"a,1,2\n" * 60_000, None
+    for content in ("[" * 100_000, '{"liver": 1' + "0" * 100_000 + "}", "[]" + " " * (1 << 25)):
+        yield None, None, content.encode()
+
+
+def test_texts(tmp_path, outside, monkeypatch):
+    """A mapping file, a table of offsets, a table of labels: a corpus with reasons, or one line."""
+    monkeypatch.setattr(offsets_table, "MOST_ROWS", 50_000)  # a million take some seconds
+    told = []
+    for number, (mapping, offsets, labels) in enumerate(texts(outside)):
+        data = tmp_path / f"{number}/data"
+        text_folder(data, labels)
+        settings = Curation(modality="CT", dataset="d", min_area_px=3)
+        if mapping is not None:
+            put(data / "boxes.csv", offsets)
+            (data / "link.csv").symlink_to(outside / "canary.csv")
+            path = put(tmp_path / f"{number}.toml", mapping)
+            settings = replace(settings, mapping=path)
+        try:
+            list(curate(data, tmp_path / f"{number}/out", settings))
+        except PromptsegError as error:
+            told.append(str(error))
+        else:
+            images = pl.read_parquet(tmp_path / f"{number}/out/images/*.parquet")
+            assert set(images["source"]) <= {
+                f"{f}/{i}.png" for f in ("scans", "images") for i in "ab"
+            }
+            told.append(None)
+    MADE["texts"] = len(told)
+    lines = [line for line in told if line]
+
+    assert 10 < len(lines) < len(told) - 10
+    assert not [line for line in lines if "\n" in line or len(line) > 900]
+    (tmp_path / "last").mkdir()
+    text_folder(tmp_path / "last", None)
+    (tmp_path / "last/labels.json").symlink_to(outside / "canary.json")
+    with pytest.raises(DataError, match="it is a link that leads out of the folder"):
+        list(curate(tmp_path / "last", tmp_path / "o", Curation(modality="CT")))
+
+
 def test_they_are_at_least_three_hundred():
     """So many files the tests of this module were about."""
-    if len(MADE) < 2:
+    if len(MADE) < 4:
         pytest.skip("runs after the others of this module")
 
     assert sum(MADE.values()) >= 300
