@@ -32,6 +32,7 @@ from promptseg.rows import DropRow
 from promptseg.store import is_url
 
 __all__ = ["Curation", "Progress", "curate"]
+_SOURCE = "SOURCE"  # the folder in errors, where its name may tell a person's
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ def curate(
     yield from _fill(shelf, listing, plan, processes)
     shelf.fill_up()
     if not shelf.writer.n_images:
-        where = "The folder" if plan.reading.names.hashes else str(folder)
+        is_secret = plan.reading.names.hashes or not listing.images  # damaged DICOM, maybe
+        where = _SOURCE if is_secret else str(folder)
         raise _nothing_usable(where, shelf.tally.drops)
     about = {
         "name": plan.reading.dataset,
@@ -121,7 +123,7 @@ def _planned(folder: Path, settings: Curation, processes: Processes) -> tuple[Li
     except DataError as error:
         if not is_secret:
             raise
-        raise DataError(error.unnamed.replace(str(folder), "the folder")) from None
+        raise DataError(error.unnamed.replace(str(folder), _SOURCE)) from None
 
 
 def listed(
