@@ -6,16 +6,22 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import dicom_files as dicom
 import highdicom as hd
 import imagecodecs
 import mutated
+import nibabel
 import numpy as np
+import PIL.Image
 import polars as pl
+import pydicom.filereader
 import pytest
+import SimpleITK
 from hostile import HOSTILE
 from mutated import N_MUTATIONS, mutations
 from pydicom.encaps import encapsulate
@@ -469,6 +475,42 @@ def test_texts(tmp_path, outside, monkeypatch):
     (tmp_path / "last/labels.json").symlink_to(outside / "canary.json")
     with pytest.raises(DataError, match="it is a link that leads out of the folder"):
         list(curate(tmp_path / "last", tmp_path / "o", Curation(modality="CT")))
+
+
+class NeverError(BaseException):
+    """What nothing catches."""
+
+
+def test_the_process_that_writes_decodes_nothing(tmp_path, monkeypatch):
+    """So that no file can end it: neither nameless masks nor headers of DICOM are read in it."""
+    data, made = tmp_path / "data", mutated.pictures()
+    for name, (suffix, image, of_mask, mask) in made.items():
+        put(data / f"images/{name}{suffix}", image)
+        put(data / f"masks/{name}{of_mask}", mask)
+    put_all(data / "images/v", mutated.volumes()["nii"])
+    put_all(data / "masks/v", mutated.written(mutated.voxels()[1]))
+    dicom.save(data / "images/series", dicom.series(SLICES, np.eye(4)))
+
+    def never(*_, **__):
+        raise NeverError
+
+    for module, name in (
+        (PIL.Image, "open"),
+        (np, "memmap"),
+        (zipfile.ZipFile, "open"),
+        (cv2, "VideoCapture"),
+        (nibabel, "load"),
+        (SimpleITK, "ReadImage"),
+        (pydicom.filereader, "read_dataset"),
+    ):
+        monkeypatch.setattr(module, name, never)
+    settings = dicom.clinical(modality="CT", dataset="d", min_area_px=3, keep_empty=True)
+    steps = list(curate(data, tmp_path / "out", settings, workers=2))
+
+    assert len(steps) == len(made) + 2
+    assert pl.read_parquet(tmp_path / "out/images/*.parquet").height > len(steps)
+    with pytest.raises(NeverError):
+        list(curate(data, tmp_path / "alone", settings))
 
 
 def test_they_are_at_least_three_hundred():
