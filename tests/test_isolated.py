@@ -70,6 +70,15 @@ def test_results_come_in_the_order_of_tasks(workers):
     assert told == expected
 
 
+def test_processes_work_in_the_folder_of_whoever_began_them(tmp_path, monkeypatch):
+    """Paths may be relative, also after a change of folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    found = dict(Processes(1).one_each(os.path.exists, ["here", "there"], one))
+
+    assert found == {0: True, 1: False}
+
+
 def test_who_is_ahead_waits(tmp_path):
     """While the first task's results are not asked for, the second makes no more than fit."""
     results = in_order(heavy, [(tmp_path, 0), (tmp_path, 1)], workers=2, limits=Limits(), size=len)

@@ -5,6 +5,7 @@ process that is ahead waits until its results are wanted.
 """
 
 import multiprocessing
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -198,7 +199,9 @@ class _Pool(Generic[T, R]):
     def _begun(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._work, self._limits, self._size), daemon=True
+            target=_serve,
+            args=(theirs, self._work, self._limits, self._size, os.getcwd()),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -270,8 +273,11 @@ def _why_dead(exitcode: int | None) -> str:
     return f"reading it ended the reader (exit code {exitcode})"
 
 
-def _serve(pipe: Connection, work: Work[Any, Any], limits: Limits, size: Size[Any]) -> None:
+def _serve(
+    pipe: Connection, work: Work[Any, Any], limits: Limits, size: Size[Any], folder: str
+) -> None:
     """Work on tasks that come through a pipe until it is closed."""
+    os.chdir(folder)  # a process begins where its server began
     _limit(limits)
     while True:
         try:
@@ -309,7 +315,6 @@ def _limit(limits: Limits) -> None:
 
     What libraries say of files they do not like goes nowhere: it quotes names and values.
     """
-    import os
     import signal
 
     import cv2
