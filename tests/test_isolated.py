@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from hostile_work import heavy, much, numbers, one, pid, work
+from hostile_work import heavy, much, numbers, one, pid, told, work
 
-from promptseg.isolated import AHEAD_BYTES, BATCH_BYTES, Limits, Lost, in_order
+from promptseg.isolated import AHEAD_BYTES, BATCH_BYTES, Limits, Lost, Processes, in_order
 
 KIND = ["plain", "crash", "hang", "swell", "raise", "exit", "plain"]
 LIMITS = Limits(memory_bytes=1 << 30, silent_s=6.0)
@@ -40,6 +40,27 @@ def test_without_workers_an_exception_is_a_reason_too():
     ]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_small_tasks_handed_out_together_only_the_bad_one_is_lost(workers):
+    """The others of its batch are done again; each has its own reason."""
+    kind = [f"plain {n}" for n in range(100)]
+    kind[41] = "raise"
+    if workers:
+        kind[7], kind[40], kind[99] = "crash", "exit", "swell"
+    limits = Limits(memory_bytes=1 << 30, silent_s=60.0)
+    found = dict(Processes(workers, limits).one_each(told, kind, one))
+
+    assert sorted(found) == list(range(100))
+    assert found[41] == Lost("reading it raised ValueError")
+    assert [n for n, word in found.items() if word != f"{kind[n]} ends"] == (
+        [41] if not workers else [7, 40, 41, 99]
+    )
+    if workers:
+        assert found[7] == Lost("reading it crashed the reader (signal 11)")
+        assert found[40] == Lost("reading it ended the reader (exit code 7)")
+        assert found[99] == Lost("it needs more than 1 GiB of memory")
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_results_come_in_the_order_of_tasks(workers):
     """However many work, and whoever is faster."""
@@ -47,6 +68,15 @@ def test_results_come_in_the_order_of_tasks(workers):
     expected = [(n, r) for n in range(5) for r in [*((n, i) for i in range(200)), None]]
 
     assert told == expected
+
+
+def test_processes_work_in_the_folder_of_whoever_began_them(tmp_path, monkeypatch):
+    """Paths may be relative, also after a change of folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    found = dict(Processes(1).one_each(os.path.exists, ["here", "there"], one))
+
+    assert found == {0: True, 1: False}
 
 
 def test_who_is_ahead_waits(tmp_path):

@@ -10,7 +10,8 @@ from skimage.draw import ellipse_perimeter
 from promptseg import cli
 from promptseg.curation import Curation, curate
 from promptseg.errors import DataError
-from promptseg.look import look
+from promptseg.isolated import Limits
+from promptseg.look import look, look_apart
 from promptseg.look.names import guess
 from promptseg.reader.mapping import read_mapping
 
@@ -290,3 +291,15 @@ def test_the_command_looks(data, tmp_path, capsys, monkeypatch):
         cli.main(["curate", "data", "--modality", "CT"])
     assert raised.value.code == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_a_file_that_swells_its_reader_ends_no_more_than_the_look(data, monkeypatch):
+    """The command looks in a process of its own, with a limit."""
+    monkeypatch.setattr("promptseg.look._LIMITS", Limits(memory_bytes=1 << 28))
+    large = np.zeros((8000, 8000, 1), np.float32)
+    for folder in ("images", "masks"):
+        (data / folder).mkdir(exist_ok=True)
+        np.save(data / folder / "large.npy", large)
+
+    with pytest.raises(DataError, match="A file of the folder cannot be looked at: it needs more"):
+        look_apart(data, data.parent / "look")

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import dicom_files as dicom
 import numpy as np
 import polars as pl
 import pytest
@@ -75,6 +76,47 @@ def test_every_format_and_order_gives_the_same_corpus(reference, tmp_path, kind,
     for name in SPACING:
         assert found[name].to_list() == pytest.approx(images[name].to_list(), rel=1e-6)
     affine = np.array(found["affine"].to_list()).reshape(-1, 4, 4)
+    assert affine == pytest.approx(np.broadcast_to(scan.affine, affine.shape), abs=1e-4)
+    assert set(drops["reason"]) <= {"no target is left in it", "its area is at most 10 pixels"}
+
+
+TAIL = pl.col("image_id").str.extract(r"([a-z]+/\d+)$")
+ACQUISITIONS = {
+    "axial": ((0, 1, 2), "cr"),
+    "axial, feet first": ((0, 1, 2), "crs"),
+    "axial, face down": ((0, 1, 2), ""),
+    "axial, turned": ((1, 0, 2), "r"),
+    "coronal": ((0, 2, 1), "r"),
+    "coronal, back first": ((0, 2, 1), "crs"),
+    "sagittal": ((1, 2, 0), "cr"),
+    "sagittal, from the right": ((1, 2, 0), "s"),
+}
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_dicom_in_eight_acquisitions_gives_the_same_corpus(reference, tmp_path, name):
+    """A series with a segmentation; only its name is another, and files lie in no order."""
+    scan, (images, targets, _) = reference
+    slices, moved = dicom.native(scan.voxels, scan.affine, *ACQUISITIONS[name])
+    files = dicom.series(slices, moved)
+    objects = [scan.labels == value for value in phantom.LABELS.values()]
+    drawn = [dicom.native(one, scan.affine, *ACQUISITIONS[name])[0] for one in objects]
+    masks = np.stack(drawn, axis=-1).astype(np.uint8)
+    places = np.random.default_rng(2).permutation(len(files))
+    dicom.save(tmp_path / "in", [files[place] for place in places])
+    dicom.save(tmp_path / "in", [dicom.segmentation(files, masks, list(phantom.LABELS))], "seg")
+    settings = {"key": dicom.KEY, "names": "keep", "min_area_px": 10, "plane": "all"}
+    found, found_targets, drops = curated(tmp_path / "in", tmp_path / "out", **settings)
+    order = ["image_id", "object"]
+    tables = [t.with_columns(TAIL).sort(order) for t in (found_targets, targets)]
+    pair = [t.with_columns(TAIL).sort("image_id") for t in (found, images)]
+
+    assert pair[0].select(FACTS).equals(pair[1].select(FACTS))
+    told = ("image_id", "object", "instance", "area_px", "box", "mask")
+    assert tables[0].select(told).equals(tables[1].select(told))
+    for name in SPACING:
+        assert pair[0][name].to_list() == pytest.approx(pair[1][name].to_list(), rel=1e-6)
+    affine = np.array(pair[0]["affine"].to_list()).reshape(-1, 4, 4)
     assert affine == pytest.approx(np.broadcast_to(scan.affine, affine.shape), abs=1e-4)
     assert set(drops["reason"]) <= {"no target is left in it", "its area is at most 10 pixels"}
 

@@ -12,7 +12,18 @@ class PromptsegError(Exception):
 
 
 class DataError(PromptsegError):
-    """Input data, a corpus or a run folder is not what it should be."""
+    """Input data, a corpus or a run folder is not what it should be.
+
+    `unnamed` says it without names of files and what stands in them, which may tell a person's.
+    """
+
+    def __init__(self, message: str, unnamed: str | None = None) -> None:
+        super().__init__(message)
+        self.unnamed = message if unnamed is None else unnamed
+
+    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str]]:
+        """Keep both where it goes to another process."""
+        return type(self), (str(self), self.unnamed)
 
 
 class ModelError(PromptsegError):

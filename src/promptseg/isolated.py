@@ -5,11 +5,13 @@ process that is ahead waits until its results are wanted.
 """
 
 import multiprocessing
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +21,7 @@ R = TypeVar("R")
 GIB = 1 << 30
 BATCH_BYTES = 1 << 20  # of results sent at once ...
 BATCH_S = 1.0  # ... or what there is after so long
+MOST_AT_ONCE = 32  # small tasks
 AHEAD_BYTES = 64 << 20  # of results held of one process that is ahead
 _PRELOADED = ("promptseg.curation.pieces",)
 
@@ -40,6 +43,61 @@ class Lost:
 
 Work = Callable[[T], Iterable[R]]
 Size = Callable[[R], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """How many processes work on files, and what each may take; 0: this one, unprotected."""
+
+    workers: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+    def in_order(
+        self, work: Work[T, R], tasks: Sequence[T], size: Size[R]
+    ) -> Iterator[tuple[int, R | Lost | None]]:
+        """Work on tasks, as `in_order` does."""
+        return in_order(work, tasks, workers=self.workers, limits=self.limits, size=size)
+
+    def one_each(
+        self, work: Callable[[T], R], tasks: Sequence[T], size: Size[R]
+    ) -> Iterator[tuple[int, R | Lost]]:
+        """Yield (number of the task, its only result), for many small tasks.
+
+        They are handed out some at a time, which spares waiting. Those of a process that was lost
+        are done again one by one, so that each has its own reason; their results come last.
+        """
+        step = max(1, min(MOST_AT_ONCE, len(tasks) // (8 * self.workers))) if self.workers else 1
+        again: list[int] = []
+        for start, results in self._by(step, work, tasks, size):
+            if isinstance(results, list):
+                yield from enumerate(results, start)
+            elif step == 1:
+                yield start, results
+            else:
+                again += range(start, min(start + step, len(tasks)))
+        for number, results in self._by(1, work, [tasks[number] for number in again], size):
+            yield again[number], results[0] if isinstance(results, list) else results
+
+    def _by(
+        self, step: int, work: Callable[[T], R], tasks: Sequence[T], size: Size[R]
+    ) -> Iterator[tuple[int, list[R] | Lost]]:
+        """Yield (number of the first task, results of `step` tasks)."""
+        batches = [tasks[start : start + step] for start in range(0, len(tasks), step)]
+        results: list[R] = []
+        lost: Lost | None = None
+        for number, result in self.in_order(partial(_each, work=work), batches, size):
+            if isinstance(result, Lost):
+                lost = result
+            elif result is not None:
+                results.append(result)
+            else:
+                yield number * step, lost or results
+                results, lost = [], None
+
+
+def _each(tasks: Sequence[T], work: Callable[[T], R]) -> Iterator[R]:
+    for task in tasks:
+        yield work(task)
 
 
 def in_order(
@@ -141,7 +199,9 @@ class _Pool(Generic[T, R]):
     def _begun(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._work, self._limits, self._size), daemon=True
+            target=_serve,
+            args=(theirs, self._work, self._limits, self._size, os.getcwd()),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -213,8 +273,11 @@ def _why_dead(exitcode: int | None) -> str:
     return f"reading it ended the reader (exit code {exitcode})"
 
 
-def _serve(pipe: Connection, work: Work[Any, Any], limits: Limits, size: Size[Any]) -> None:
+def _serve(
+    pipe: Connection, work: Work[Any, Any], limits: Limits, size: Size[Any], folder: str
+) -> None:
     """Work on tasks that come through a pipe until it is closed."""
+    os.chdir(folder)  # a process begins where its server began
     _limit(limits)
     while True:
         try:
@@ -248,13 +311,19 @@ def _caught(work: Work[Any, Any], task: Any, limits: Limits) -> Iterator[Any]:
 
 
 def _limit(limits: Limits) -> None:
-    """Bound the memory of this process, leave Ctrl-C to the parent, and use one core."""
+    """Bound the memory of this process, leave Ctrl-C to the parent, and use one core.
+
+    What libraries say of files they do not like goes nowhere: it quotes names and values.
+    """
     import signal
 
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     try:
         import resource
     except ImportError:  # Windows has no such limit

@@ -229,10 +229,10 @@ def curate(
 
 def _look(source: Path, out: Path | None, mapping: Path | None, *, as_json: bool) -> None:
     """Write the page of a first look and say where it is."""
-    from promptseg.look import look
+    from promptseg.look import look_apart
     from promptseg.terminal import print_json, print_table
 
-    first = look(source, out or Path(f"{source.resolve().name}.look"), mapping)
+    first = look_apart(source, out or Path(f"{source.resolve().name}.look"), mapping)
     if as_json:
         sections = [{"path": s.title, "what": s.what, "masks": s.n_masks} for s in first.sections]
         told = {"page": first.page, "mapping": first.mapping, "images": first.n_images}

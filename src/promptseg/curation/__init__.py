@@ -16,13 +16,13 @@ from promptseg.corpus import CorpusInfo
 from promptseg.croissant import write_croissant
 from promptseg.curation.journal import identity
 from promptseg.curation.pieces import NO_TARGET, lost, pieces, size_of
-from promptseg.curation.plan import Plan, plan_of, with_facts
+from promptseg.curation.plan import Plan, is_clinical, plan_of, with_facts
 from promptseg.curation.settings import Curation
 from promptseg.curation.shelf import Shelf
 from promptseg.curation.splits import split
 from promptseg.curation.tally import hint, moved_in_words, notes_in_words, subjects_in_words
 from promptseg.errors import DataError
-from promptseg.isolated import Limits, Lost, in_order
+from promptseg.isolated import Limits, Lost, Processes
 from promptseg.parquet import write_atomically
 from promptseg.reader.folder import Listing, scan
 from promptseg.reader.frame_labels import NO_MASK
@@ -32,6 +32,7 @@ from promptseg.rows import DropRow
 from promptseg.store import is_url
 
 __all__ = ["Curation", "Progress", "curate"]
+_SOURCE = "SOURCE"  # the folder in errors, where its name may tell a person's
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +77,20 @@ def curate(
         The folder, the mapping file or a setting is not usable, or no image is; then there is no
         `corpus.json`.
     """
-    mapping = None if settings.mapping is None else read_mapping(settings.mapping)
-    settings = with_facts(settings, mapping)
-    listing = listed(folder, settings, mapping)
+    processes = Processes(workers, limits or Limits())
     if any(path is not None and _is_inside(path, out) for path in (settings.key, names_out)):
         raise DataError("The key of names, and names, belong outside of the corpus.")
-    plan = plan_of(folder, listing, settings, mapping)
+    listing, plan = _planned(folder, settings, processes)
+    settings = plan.settings
     if names_out is not None:
         write_atomically(names_out, _table_of_names(listing, plan))
     shelf = Shelf.opened(out, _identity(folder, listing, plan))
-    yield from _fill(shelf, listing, plan, workers, limits or Limits())
+    yield from _fill(shelf, listing, plan, processes)
     shelf.fill_up()
     if not shelf.writer.n_images:
-        raise _nothing_usable(folder, shelf.tally.drops)
+        is_secret = plan.reading.names.hashes or not listing.images  # damaged DICOM, maybe
+        where = _SOURCE if is_secret else str(folder)
+        raise _nothing_usable(where, shelf.tally.drops)
     about = {
         "name": plan.reading.dataset,
         "licence": settings.licence,
@@ -109,28 +111,43 @@ def curate(
     return info
 
 
-def listed(folder: Path, settings: Curation, mapping: MappingFile | None) -> Listing:
+def _planned(folder: Path, settings: Curation, processes: Processes) -> tuple[Listing, Plan]:
+    """List a folder and make the settings definite; errors tell no names that are to be hashed."""
+    is_secret = settings.names == "hash"
+    try:
+        mapping = None if settings.mapping is None else read_mapping(settings.mapping)
+        settings = with_facts(settings, mapping)
+        listing = listed(folder, settings, mapping, processes)
+        is_secret |= settings.names is None and is_clinical(listing)
+        return listing, plan_of(folder, listing, settings, mapping, processes)
+    except DataError as error:
+        if not is_secret:
+            raise
+        raise DataError(error.unnamed.replace(str(folder), _SOURCE)) from None
+
+
+def listed(
+    folder: Path, settings: Curation, mapping: MappingFile | None, processes: Processes
+) -> Listing:
     """List the images of a folder with their masks; raises DataError."""
     if mapping is not None and mapping.has_patterns():
         return scan_by(folder, mapping)
-    listing = scan(folder, one_object=settings.instances and settings.object_name is not None)
+    one_object = settings.instances and settings.object_name is not None
+    listing = scan(folder, one_object=one_object, processes=processes)
     if mapping is None or not mapping.modalities:
         return listing
     images = (replace(i, modality=mapping.modality_of(i.source)) for i in listing.images)
     return replace(listing, images=tuple(images))
 
 
-def _fill(
-    shelf: Shelf, listing: Listing, plan: Plan, workers: int, limits: Limits
-) -> Iterator[Progress]:
+def _fill(shelf: Shelf, listing: Listing, plan: Plan, processes: Processes) -> Iterator[Progress]:
     """Read what is not on the shelf yet, and put it there."""
     names = plan.reading.names
     if shelf.mark.n_parts == 0:
         for source, why in plan.left_out:
             shelf.put(DropRow(source=names.source(source), reason=why))
     begun, left = shelf.mark.n_files, listing.images[shelf.mark.n_files :]
-    read = in_order(partial(pieces, plan=plan), left, workers=workers, limits=limits, size=size_of)
-    for number, piece in read:
+    for number, piece in processes.in_order(partial(pieces, plan=plan), left, size_of):
         image = listing.images[begun + number]
         if isinstance(piece, Lost):
             shelf.put(lost(image, plan, piece.reason))
@@ -167,7 +184,7 @@ def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
     return identity(folder, files, told)
 
 
-def _nothing_usable(folder: Path, drops: Counter[str]) -> DataError:
+def _nothing_usable(folder: str, drops: Counter[str]) -> DataError:
     """Say the most common reasons, without what follows from the others."""
     causes = Counter({why: n for why, n in drops.items() if why not in (NO_TARGET, NO_MASK)})
     listed = (causes or drops).most_common(3)

@@ -4,20 +4,20 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from promptseg.curation.nameless import nameless
 from promptseg.curation.secret import read_key
 from promptseg.curation.settings import Curation
 from promptseg.division import parse_shares
 from promptseg.errors import DataError, pick
-from promptseg.reader.folder import Listing, MaskFile, printable
-from promptseg.reader.frame_labels import raw_pages
+from promptseg.isolated import Processes
+from promptseg.reader.folder import Listing, printable
 from promptseg.reader.intensity import Intensity
-from promptseg.reader.labels import Naming, naming_of, survey
+from promptseg.reader.labels import Naming
 from promptseg.reader.mapping import MappingFile
 from promptseg.reader.names import Names
 from promptseg.reader.reading import PLANE_CHOICES, Reading
-from promptseg.reader.sequence import masks_as_named
 from promptseg.reader.soft import HALF
-from promptseg.reader.table import Found, Table, find_table
+from promptseg.reader.table import KNOWN_NAMES, Found, find_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,11 @@ def with_facts(settings: Curation, mapping: MappingFile | None) -> Curation:
 
 
 def plan_of(
-    folder: Path, listing: Listing, settings: Curation, mapping: MappingFile | None = None
+    folder: Path,
+    listing: Listing,
+    settings: Curation,
+    mapping: MappingFile | None,
+    processes: Processes,
 ) -> Plan:
     """Make the settings definite: the table of labels, and what nameless masks show.
 
@@ -70,7 +74,18 @@ def plan_of(
     _check(settings)
     dataset = printable(settings.dataset or _folder_name(folder, names)).replace("#", "_")
     found = find_table(folder, settings.labels)
-    naming = _naming(folder, listing, settings, found.table, dataset)
+    only = next(iter(found.table)) if found.table is not None and len(found.table) == 1 else None
+    binary, soft_edges = False, False
+    if found.table is None and not settings.instances:
+        binary, soft_edges = nameless(folder, listing.images, settings.threshold, processes)
+    naming = Naming(
+        nameless=printable(settings.object_name or only or dataset),
+        table=found.table,
+        instances=settings.instances,
+        binary=binary,
+        threshold=settings.threshold,
+        soft_edges=soft_edges,
+    )
     reading = Reading(
         folder=folder,
         dataset=dataset,
@@ -84,8 +99,8 @@ def plan_of(
         first_frame=settings.first_frame,
     )
     rules = {
-        **_rules(settings, listing, naming, found),
-        **_mapped_rules(mapping),
+        **_rules(settings, listing, naming, found, names),
+        **_mapped_rules(mapping, names),
         "names": _meaning_of_names(names),
     }
     return Plan(
@@ -116,13 +131,17 @@ def _names(settings: Curation, listing: Listing) -> Names:
     Names of DICOM files, and what their headers call a patient, are clinical: files are hashed if
     nothing else is said, patients in any case.
     """
-    is_clinical = any(image.series is not None for image in listing.images)
-    hashes = settings.names == "hash" or (settings.names is None and is_clinical)
-    if not (hashes or is_clinical):
+    hashes = settings.names == "hash" or (settings.names is None and is_clinical(listing))
+    if not (hashes or is_clinical(listing)):
         return Names()
     if settings.key is None:
         raise DataError("Names are hashed under a key. Say in which file it is, or is to be made.")
     return Names(hashes, read_key(settings.key))
+
+
+def is_clinical(listing: Listing) -> bool:
+    """Whether DICOM is among the images: names of its files, and patients, are clinical."""
+    return any(image.series is not None for image in listing.images)
 
 
 def _meaning_of_names(names: Names) -> str:
@@ -142,64 +161,6 @@ def _guessed_name(listing: Listing, settings: Curation, found: Found, dataset: s
     is_told = settings.object_name is not None or len(found.table or ()) == 1
     named = {file.object for image in listing.images for file in image.masks}
     return None if is_told or dataset in named else dataset
-
-
-def _naming(
-    folder: Path, listing: Listing, settings: Curation, table: Table | None, dataset: str
-) -> Naming:
-    only = next(iter(table)) if table is not None and len(table) == 1 else None
-    is_told = table is not None or settings.instances
-    binary, soft_edges = (False, False) if is_told else _nameless(folder, listing, settings)
-    return Naming(
-        nameless=printable(settings.object_name or only or dataset),
-        table=table,
-        instances=settings.instances,
-        binary=binary,
-        threshold=settings.threshold,
-        soft_edges=soft_edges,
-    )
-
-
-def _nameless(folder: Path, listing: Listing, settings: Curation) -> tuple[bool, bool]:
-    """Look whether all nameless masks are binary, and whether some have smoothed edges.
-
-    Only all of them can tell: {0, 255} is a binary mask, or a label map in which one is present,
-    and greys that are thin in one mask may be classes in another.
-    """
-    naming = Naming(nameless="", threshold=settings.threshold)
-    as_stored: set[int] = set()
-    hardened: set[int] = set()
-    are_plain, is_any_smoothed = True, False
-    for file in (file for image in listing.images for file in masks_as_named(folder, image)):
-        if file.is_one_object or file.dicom is not None or _tells(file):
-            continue
-        # a table in the file itself says what it shows
-        untold = (raw for raw in raw_pages(folder / file.where) if raw.table is None)
-        try:
-            found = survey(untold, naming_of(file, naming))
-            is_any_smoothed |= found.has_soft_edges
-            are_plain &= found.has_soft_edges or found.is_plain
-            hardened |= {255} if found.has_soft_edges else set()
-            values = set(found.rule()[1])
-        except DataError:
-            continue  # reported when its image is read
-        as_stored |= values
-        hardened |= set() if found.has_soft_edges else values
-        if not (are_plain or _is_binary(as_stored)):
-            return False, False
-    has_soft_edges = are_plain and is_any_smoothed
-    return _is_binary(hardened if has_soft_edges else as_stored), has_soft_edges
-
-
-def _is_binary(values: set[int]) -> bool:
-    """Tell one object from several: one value, or 1 and 255."""
-    return len(values) <= 1 or values <= {1, 255}
-
-
-def _tells(file: MaskFile) -> bool:
-    """Whether a mapping file says what the values of a mask are."""
-    kind = file.kind
-    return kind is not None and bool(kind.labels or kind.channels or kind.instances)
 
 
 def _pattern(
@@ -224,12 +185,14 @@ def _pattern(
     return compiled
 
 
-def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -> dict[str, str]:
+def _rules(
+    settings: Curation, listing: Listing, naming: Naming, found: Found, names: Names
+) -> dict[str, str]:
     """Put into words how the corpus comes about."""
     threshold = settings.threshold
     rules = {
         "masks": _where_masks_are(listing),
-        "labels": printable(found.path.name) if found.path else "no table of labels",
+        "labels": _table(found, names),
         "label_values": _meaning_of_values(naming),
         "nameless_object": naming.nameless,
         "min_area": f"labels of at most {settings.min_area_px} pixels are dropped",
@@ -252,16 +215,27 @@ def _rules(settings: Curation, listing: Listing, naming: Naming, found: Found) -
     return rules
 
 
-def _mapped_rules(mapping: MappingFile | None) -> dict[str, str]:
-    """Put a mapping file into words."""
+def _table(found: Found, names: Names) -> str:
+    """Name the table of labels: its own name may tell a person's, but for those that we know."""
+    if found.path is None:
+        return "no table of labels"
+    is_known = found.path.name in KNOWN_NAMES
+    return printable(found.path.name) if is_known else names.source(printable(found.path.name))
+
+
+def _mapped_rules(mapping: MappingFile | None, names: Names) -> dict[str, str]:
+    """Put a mapping file into words; its patterns are made of names."""
     if mapping is None:
         return {}
-    rules = {"mapping": printable(mapping.name)}
-    if mapping.images:
+    rules = {"mapping": names.source(printable(mapping.name))}
+    kinds = [masks.kind for masks in mapping.masks]
+    if names.hashes:
+        kinds = [replace(kind, path=f"pattern {n}") for n, kind in enumerate(kinds, 1)]
+    if mapping.images and not names.hashes:
         rules["images"] = ", ".join(pattern.text for pattern in mapping.images)
-    if mapping.masks:
-        rules["masks"] = "; ".join(masks.kind.in_words() for masks in mapping.masks)
-    if mapping.ignore:
+    if kinds:
+        rules["masks"] = "; ".join(kind.in_words() for kind in kinds)
+    if mapping.ignore and not names.hashes:
         rules["ignored"] = ", ".join(pattern.text for pattern in mapping.ignore)
     return rules
 
@@ -274,8 +248,7 @@ def _intensity(rule: Intensity | None) -> str:
 
 
 def _whose(listing: Listing) -> str:
-    is_clinical = any(image.series is not None for image in listing.images)
-    header = "what a DICOM header calls the patient, else " if is_clinical else ""
+    header = "what a DICOM header calls the patient, else " if is_clinical(listing) else ""
     return f"{header}one per volume; unknown for pictures"
 
 

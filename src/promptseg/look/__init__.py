@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptseg.errors import DataError
+from promptseg.isolated import Limits, Lost, Processes
 from promptseg.look.content import WORDS, Content, look_into
 from promptseg.look.drawing import Drawn, drawn
 from promptseg.look.names import Guess, Shape, by_name, guess
@@ -15,7 +16,8 @@ from promptseg.reader.kind import Kind
 from promptseg.reader.mapped import files_in, scan_by
 from promptseg.reader.mapping import MappingFile, read_mapping
 
-__all__ = ["First", "Section", "look"]
+__all__ = ["First", "Section", "look", "look_apart"]
+_LIMITS = Limits(silent_s=3600.0)  # nothing is heard before all is drawn
 PROPOSAL = "mapping.toml"
 _BY_NAME = "by the rules for names"
 
@@ -85,6 +87,34 @@ def look(folder: Path, out: Path, mapping: Path | None = None) -> First:
     first = _drawn(folder, page, target, text, contents, is_given=mapping is not None)
     write_page(first)
     return first
+
+
+def look_apart(folder: Path, out: Path, mapping: Path | None = None) -> First:
+    """Look in a process of its own, whose memory is bounded and which a file may crash.
+
+    Raises
+    ------
+    DataError
+        As `look`, or that process was lost.
+    """
+    task = folder, out, mapping
+    ((_, told),) = Processes(1, _LIMITS).one_each(_looked, [task], _size)
+    if isinstance(told, DataError):
+        raise told
+    if isinstance(told, Lost):
+        raise DataError(f"A file of the folder cannot be looked at: {told.reason}.")
+    return told
+
+
+def _looked(task: tuple[Path, Path, Path | None]) -> First | DataError:
+    try:
+        return look(*task)
+    except DataError as error:
+        return error
+
+
+def _size(_: First | DataError) -> int:
+    return 0
 
 
 def _parts(folder: Path, guessed: Guess) -> list[Part]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from promptseg.errors import DataError
+from promptseg.reader.header import leads_away
 from promptseg.reader.limits import unreadable
 from promptseg.reader.nifti import read_nifti
 from promptseg.reader.volume import Volume, check_bytes, check_grid, check_numbers, oriented
@@ -33,10 +34,11 @@ def read_analyze(path: Path) -> Volume:
     from nibabel.spm2analyze import Spm2AnalyzeHeader
 
     try:
-        content = path.read_bytes()[:1024]
+        with path.open("rb") as file:
+            content = file.read(1024)
+        image = voxel_file(path)
         if content[344:348] in _NIFTI_MAGIC or content[4:7] == b"ni2":
             return read_nifti(path)
-        image = voxel_file(path)
         with path.open("rb") as file:
             header = Spm2AnalyzeHeader.from_fileobj(file)
         shape = tuple(int(n) for n in header.get_data_shape())
@@ -63,5 +65,7 @@ def voxel_file(path: Path) -> Path:
     """Find the `.img` beside a `.hdr`, in small or capital letters; raises DataError."""
     for suffix in (".img", ".IMG", ".Img"):
         if (found := path.with_suffix(suffix)).is_file():
+            if leads_away(found):
+                raise DataError("the file of its voxels is a link that leads out of the folder")
             return found
     raise DataError(f"{path.stem}.img, the file of its voxels, is not there")

@@ -59,8 +59,7 @@ def open_array(path: Path) -> Pages:
     arrays = arrays_in(path)
     names = [name for name in arrays if arrays.headers[name].dtype.kind in _NUMBERS]
     if len(names) != 1:
-        listed = ", ".join(names[:5]) or "none"
-        raise DataError(f"it holds {len(names)} arrays of numbers ({listed}); expected is one")
+        raise DataError(f"it holds {len(names)} arrays of numbers; expected is one")
     return pages_of(arrays[names[0]])
 
 
@@ -113,7 +112,7 @@ class Members(_Arrays):
                 file.read(1)  # the checksum is looked at when the end is reached
             flat = content.view(header.dtype) if header.n_bytes else np.empty(0, header.dtype)
         except Exception as error:  # damaged and hostile files make decoders raise anything
-            raise unreadable(self.path, error) from error
+            raise _damaged(self.path, error) from error
         return flat.reshape(header.shape, order="F" if header.is_fortran else "C")
 
     def __iter__(self) -> Iterator[str]:
@@ -157,8 +156,15 @@ def arrays_in(path: Path) -> Members:
     except DataError:
         raise
     except Exception as error:  # damaged and hostile files make decoders raise anything
-        raise unreadable(path, error) from error
+        raise _damaged(path, error) from error
     return Members(path, headers)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    """Say why an archive cannot be read; its own module would quote the names in it."""
+    if isinstance(error, zipfile.BadZipFile):
+        return DataError("it cannot be read: its archive is damaged")
+    return unreadable(path, error)
 
 
 def _check_directory(path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from promptseg.errors import DataError
+from promptseg.isolated import Processes
 from promptseg.reader.companion import companions
 from promptseg.reader.dicom.header import is_dicom
 from promptseg.reader.dicom.model import DicomMask, Series
@@ -24,6 +25,7 @@ PICTURES = (*RASTERS, *ARRAYS, *VIDEOS)
 VOLUMES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 MASK_FOLDERS = ("masks", "labels")
 _BROKEN = "a broken link"
+_LEADS_OUT = "a link that leads out of the folder"
 OTHER_TYPE = "files of this type are not read"
 NO_IMAGE = "no image belongs to this mask by its name"
 
@@ -121,13 +123,15 @@ def image_key(source: str) -> str:
     return source[: len(source) - len(suffix)].partition("/")[2].replace("#", "_")
 
 
-def scan(folder: Path, one_object: bool = False) -> Listing:
+def scan(folder: Path, one_object: bool = False, processes: Processes | None = None) -> Listing:
     """List the images of a folder with their masks.
 
     Parameters
     ----------
     one_object
         All masks show one kind of object, so names of mask files tell no objects.
+    processes
+        What reads the headers of DICOM; None: this process.
 
     Raises
     ------
@@ -137,8 +141,9 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
     read_name = instance_alone if one_object else parse_name
+    processes = processes or Processes()
     if not (folder / "images").is_dir():
-        return _scan_dicom(folder, read_name)
+        return _scan_dicom(folder, read_name, processes)
     images, left_out = files_below(folder, "images")
     mask_folder = next((name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     masks, strange = files_below(folder, mask_folder) if mask_folder else ([], [])
@@ -147,7 +152,8 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
         kinds = ", ".join((*PICTURES, *VOLUMES))
         raise DataError(
             f"{folder / 'images'} holds no image. Expected are DICOM, or files ending in {kinds}."
-            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else "")
+            + (f" Left out: {left_out[0][0]} ({left_out[0][1]}), ..." if left_out else ""),
+            unnamed=f"{folder / 'images'} holds no image that is read.",
         )
     by_key, doubles = images_by_key(images)
     claims, orphans = _claims(masks, by_key.keys())
@@ -164,10 +170,10 @@ def scan(folder: Path, one_object: bool = False) -> Listing:
         raise DataError(f"{folder / unread[0][0]} is a broken link, so that there are no masks.")
     left_out += [*doubles, *unread, *strange, *orphans, *misnamed]
     listing = Listing(tuple(listed), tuple(left_out), mask_folder)
-    return _with_dicom(folder, dicom, listing, read_name) if dicom else listing
+    return _with_dicom(folder, dicom, listing, read_name, processes) if dicom else listing
 
 
-def _scan_dicom(folder: Path, read_name: ReadName) -> Listing:
+def _scan_dicom(folder: Path, read_name: ReadName, processes: Processes) -> Listing:
     """List a folder without images/: DICOM says itself what is an image and what a mask."""
     known, others = files_below(folder, ".")
     dicom = _dicom_files(folder, others)
@@ -177,7 +183,8 @@ def _scan_dicom(folder: Path, read_name: ReadName) -> Listing:
             "with files of the same names, or DICOM files anywhere."
         )
     left_out = [(source, NO_IMAGE) for source in known]
-    return _with_dicom(folder, dicom, Listing((), (*others, *left_out), None), read_name)
+    listing = Listing((), (*others, *left_out), None)
+    return _with_dicom(folder, dicom, listing, read_name, processes)
 
 
 def _dicom_files(folder: Path, others: Iterable[tuple[str, str]]) -> list[str]:
@@ -185,10 +192,12 @@ def _dicom_files(folder: Path, others: Iterable[tuple[str, str]]) -> list[str]:
     return [s for s, why in others if why == OTHER_TYPE and is_dicom(folder / s)]
 
 
-def _with_dicom(folder: Path, dicom: list[str], listing: Listing, read_name: ReadName) -> Listing:
+def _with_dicom(
+    folder: Path, dicom: list[str], listing: Listing, read_name: ReadName, processes: Processes
+) -> Listing:
     from promptseg.reader.dicom.listing import with_series  # which needs our words for images
 
-    return with_series(folder, dicom, listing, read_name)
+    return with_series(folder, dicom, listing, read_name, processes)
 
 
 def pair(
@@ -230,11 +239,12 @@ def files_below(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """List the readable files below a folder, and the others with the reason."""
     known, others = [], []
+    roots = (folder.resolve(), (folder / name).resolve())  # the second may be a link of the user's
     for path in sorted((folder / name).rglob("*"), key=lambda path: path.as_posix()):
         source = path.relative_to(folder).as_posix()
         if path.name.startswith("."):
             continue  # files of the operating system
-        if reason := why_not(path, source, pictures):
+        if reason := why_not(path, source, roots, pictures):
             others.append((printable(source), reason))
         elif path.is_file():
             known.append(source)
@@ -244,12 +254,19 @@ def files_below(
     return [first + source for source in known], [(first + source, why) for source, why in others]
 
 
-def why_not(path: Path, source: str, pictures: tuple[str, ...] = PICTURES) -> str | None:
-    """Say why a file is not read; None for a good one and for a plain folder."""
+def why_not(
+    path: Path, source: str, roots: Collection[Path], pictures: tuple[str, ...] = PICTURES
+) -> str | None:
+    """Say why a file is not read; None for a good one and for a plain folder.
+
+    A link may lead to a file below the `roots`, which are resolved.
+    """
     if _is_broken(path):
         return _BROKEN
     if path.is_dir():
         return "links to folders are not followed" if path.is_symlink() else None
+    if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
+        return _LEADS_OUT
     if source != printable(source):
         return "its name is not in UTF-8"
     if path.suffix.lower() == ".dcm" and not is_dicom(path):

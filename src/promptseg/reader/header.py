@@ -99,7 +99,7 @@ def _nrrd(content: bytes) -> Header:
         shape,
         _size(fields.get("type", "").lower(), _NRRD_BYTES),
         packing,
-        _one_file(fields.get("data file") or fields.get("datafile")),
+        _one_file(fields.get("data file")),
         length,
     )
 
@@ -107,7 +107,9 @@ def _nrrd(content: bytes) -> Header:
 def _nrrd_fields(content: bytes) -> tuple[dict[str, str], int]:
     if not content.startswith(b"NRRD"):
         raise ValueError("it does not begin with NRRD")
-    fields, length = {}, 0
+    fields: dict[str, str] = {}
+    keys: dict[str, str] = {}  # of whoever wrote the file, which rule nothing
+    line, length = "", 0
     for line, end in _lines(content):
         length = end
         if not line:
@@ -115,11 +117,17 @@ def _nrrd_fields(content: bytes) -> tuple[dict[str, str], int]:
         if line.startswith(("#", "NRRD")):
             continue
         name, is_key, value = line.partition(":=")
-        if not is_key:
-            name, _, value = line.partition(":")
-            name = name.lower()
-        fields[name.strip()] = value.strip()
-    return fields, length
+        if is_key:
+            keys[name.strip()] = value.strip()
+            continue
+        name, _, value = line.partition(":")
+        name = name.lower().strip().replace("datafile", "data file")
+        if name in fields:  # libraries may take the other one
+            raise ValueError("it has a field twice")
+        fields[name] = value.strip()
+    if line and len(content) == _MOST_TEXT:
+        raise ValueError("it is too long")
+    return {**keys, **fields}, length
 
 
 def _meta(content: bytes) -> Header:
@@ -142,14 +150,19 @@ def _meta(content: bytes) -> Header:
 
 
 def _meta_fields(content: bytes) -> tuple[dict[str, str], int]:
-    fields = {}
+    fields: dict[str, str] = {}
     for line, length in _lines(content):
         name, is_field, value = line.partition("=")
         if not is_field and line:
             raise ValueError("it has a line without =")
-        fields[name.strip().lower()] = value.strip()
-        if "elementdatafile" in fields:
-            return fields, length
+        name = name.strip()
+        if ":" in name:  # ITK takes it for = too
+            raise ValueError("it has a line with : before =")
+        if name.lower() in ("elementdatafile", *fields):  # ITK minds capitals
+            if name != "ElementDataFile":
+                raise ValueError("it has a field twice, or in other capitals")
+            return {**fields, "elementdatafile": value.strip()}, length
+        fields[name.lower()] = value.strip()
     raise ValueError("it has no ElementDataFile")
 
 
@@ -205,13 +218,17 @@ def data_path(path: Path, header: Header) -> Path:
     name = PurePosixPath(header.data_file.replace("\\", "/"))
     if name.is_absolute() or PureWindowsPath(header.data_file).anchor or ".." in name.parts:
         raise DataError("its header names a file of voxels outside its folder")
-    folders = [path.parent.joinpath(*name.parts[:count]) for count in range(1, len(name.parts))]
-    if any(folder.is_symlink() for folder in folders):
-        raise DataError("its header names a file of voxels outside its folder")
     found = path.parent / name
+    if leads_away(found, path.parent):
+        raise DataError("its header names a file of voxels outside its folder")
     if not found.is_file():
         raise DataError("the file of voxels that its header names is not there")
     return found
+
+
+def leads_away(path: Path, folder: Path | None = None) -> bool:
+    """Whether a file lies outside of a folder, else of its own, once links are followed."""
+    return not path.resolve().is_relative_to((folder or path.parent).resolve())
 
 
 def check_promise(path: Path, header: Header) -> None:

@@ -3,6 +3,7 @@
 A few bytes can promise petabytes (decompression bombs), so that every reader asks here first.
 """
 
+import re
 from pathlib import Path
 
 from promptseg.errors import DataError
@@ -58,5 +59,8 @@ def unreadable(path: Path, error: Exception) -> DataError:
     message = str(error)
     for name in (str(path), path.name):
         message = message.replace(repr(name), "").replace(name, "")
+    # a file beside it, which has its name or lies in its folder
+    beside = f"(?:{re.escape(str(path.parent))}/|{re.escape(path.stem)}[.])"
+    message = re.sub(rf"""['"]?{beside}[^'"]*['"]?""", "", message)
     told = " ".join(message.split()).rstrip(" :,")
     return DataError(f"it cannot be read: {told or type(error).__name__}")

@@ -73,9 +73,7 @@ def files_in(folder: Path) -> Iterator[tuple[str, str | None]]:
         source = path.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in source.split("/")):
             continue
-        reason = why_not(path, source)
-        if reason is None and path.is_symlink() and not path.resolve().is_relative_to(root):
-            reason = "a link that leads out of the folder"
+        reason = why_not(path, source, (root,))
         if reason is not None or path.is_file():
             yield source, reason
 
@@ -115,11 +113,15 @@ def _images(
             elif (first := images.setdefault(key, source)) != source:
                 raise DataError(
                     f"Two images have the key {key!r}: {first} and {source}. Change images in "
-                    f"{mapping.name} so that keys differ."
+                    f"{mapping.name} so that keys differ.",
+                    unnamed=f"Two images have one key. Change images in {mapping.name}.",
                 )
     if not images:
         source, why = found.left_out[0]
-        raise DataError(f"{folder} has no image that is read. Left out: {source} ({why}), ...")
+        raise DataError(
+            f"{folder} has no image that is read. Left out: {source} ({why}), ...",
+            unnamed=f"{folder} has no image that is read: {why}, ...",
+        )
     return images
 
 
@@ -128,7 +130,8 @@ def _fits_nothing(
 ) -> DataError:
     near = get_close_matches(pattern.text, files, n=1, cutoff=0.0)
     there = f" There is, for example, {near[0]!r}." if near else ""
-    return DataError(f"{mapping.name}: no file fits {pattern.text!r} of {what}.{there}")
+    told = f"{mapping.name}: no file fits {pattern.text!r} of {what}."
+    return DataError(f"{told}{there}", unnamed=told)
 
 
 def _image(source: str, key: str, mapping: MappingFile, found: _Found) -> ImageFile:
@@ -175,7 +178,9 @@ def _map_masks(
             if (first := taken.setdefault(source, masks)) is not masks:
                 raise DataError(
                     f"{mapping.name}: {source} fits two kinds of masks, {first.kind.path!r} "
-                    f"and {masks.kind.path!r}."
+                    f"and {masks.kind.path!r}.",
+                    unnamed=f"{mapping.name}: a file fits two kinds of masks, "
+                    f"{first.kind.path!r} and {masks.kind.path!r}.",
                 )
             key = masks.keys.get(key, key)
             try:
@@ -213,7 +218,9 @@ def _own_keys(masks: Masks, images: Mapping[str, str], mapping: MappingFile) -> 
             near = get_close_matches(key, images, n=1, cutoff=0.0)
             raise DataError(
                 f"{mapping.name}: keys of {masks.kind.path!r} names the image {key!r}, which is "
-                f"not there. Did you mean {near[0]!r}?"
+                f"not there. Did you mean {near[0]!r}?",
+                unnamed=f"{mapping.name}: keys of {masks.kind.path!r} names an image that is not "
+                "there.",
             )
     return keys_of(masks.keys) if masks.keys else None
 
@@ -225,7 +232,8 @@ def _belongs_to_nothing(
     shown = ", ".join(map(repr, sorted(keys.text)[:3]))
     return DataError(
         f"{mapping.name}: no mask of {pattern.text!r} belongs to an image: {source} would have the "
-        f"key {fields.get('key')!r}, and keys of images are {shown}."
+        f"key {fields.get('key')!r}, and keys of images are {shown}.",
+        unnamed=f"{mapping.name}: no mask of {pattern.text!r} belongs to an image.",
     )
 
 

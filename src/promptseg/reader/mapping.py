@@ -1,5 +1,6 @@
 """Mapping files (TOML): what a data set is, and which of its files are which kind of masks."""
 
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ _DOUBLE = (
     *(("instance", "labels"), ("annotator", "annotator")),
 )
 _MOST_BYTES = 2**22
+# possessive, so that a long text takes no longer than its length
+_LONG_KEY = re.compile(r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){50}""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,10 @@ def read_mapping(path: Path) -> MappingFile:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise _MisreadError("it is too large")
-        return _mapping(tomllib.loads(path.read_bytes().decode()), path.name)
+        content = path.read_bytes().decode()
+        if _LONG_KEY.search(content):  # a key of n parts takes tomllib n x n steps
+            raise _MisreadError("it has a key of too many parts")
+        return _mapping(tomllib.loads(content), path.name)
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.") from error
     except OSError as error:

@@ -6,13 +6,14 @@ compared as text, and never opened.
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from promptseg.errors import DataError
 
 MOST_BYTES = 64 * 2**20
+MOST_ROWS, _MOST_COLUMNS = 1_000_000, 1000
 _COLUMNS = ("file", "image", "object", "top", "left")  # in the words of a mapping file
 _INTEGER = re.compile(r"\s*(-?\d{1,9})(?:\.0*)?\s*", re.ASCII)
 
@@ -22,7 +23,7 @@ class Offsets:
     """The corners of masks as the table has them, by what tells the mask."""
 
     by: tuple[str, ...]  # of file, image and object
-    rows: Mapping[tuple[str, ...], tuple[tuple[str, str], ...]]  # (top, left)
+    rows: Mapping[tuple[str, ...], Sequence[tuple[str, str]]]  # (top, left)
 
     def corner(self, mask: str, image: str, name: str | None) -> tuple[int, int]:
         """Give the row and column at which a mask begins in its image.
@@ -67,22 +68,40 @@ def read_offsets(path: Path, columns: Mapping[str, str]) -> Offsets:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"The table {path.name} is too large.")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or [])
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if len(header) > _MOST_COLUMNS:
+                raise DataError(f"The table {path.name} has more than {_MOST_COLUMNS} columns.")
             if missing := [name for name in columns.values() if name not in header]:
                 shown = ", ".join(map(repr, header[:30]))
-                raise DataError(f"{path.name} has no column {missing[0]!r}. It has {shown}.")
-            table = list(reader)
+                raise DataError(
+                    f"{path.name} has no column {missing[0]!r}. It has {shown}.",
+                    unnamed=f"The table of offsets has no column {missing[0]!r}.",
+                )
+            by = tuple(word for word in _COLUMNS[:3] if word in columns)
+            at = {word: header.index(name) for word, name in columns.items()}
+            rows = _rows(reader, by, at, path.name)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"The table {path.name} cannot be read: {why}.") from error
-    by = tuple(word for word in _COLUMNS[:3] if word in columns)
-    rows: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
-    for row in table:
-        cells = {word: row[name] or "" for word, name in columns.items()}
-        key = tuple(_folded(cells[w]) if w == "object" else _base(cells[w]) for w in by)
-        rows[key] = (*rows.get(key, ()), (cells["top"], cells["left"]))
+        raise DataError(
+            f"The table {path.name} cannot be read: {why}.",
+            unnamed=f"The table of offsets cannot be read ({type(error).__name__}).",
+        ) from error
     return Offsets(by, rows)
+
+
+def _rows(
+    table: Iterable[list[str]], by: tuple[str, ...], at: Mapping[str, int], name: str
+) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """Sort the rows of a table by what tells the mask; short rows lack their last cells."""
+    rows: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for number, row in enumerate(filter(None, table)):
+        if number == MOST_ROWS:
+            raise DataError(f"The table {name} has more than {MOST_ROWS} rows.")
+        cells = {word: row[n] if n < len(row) else "" for word, n in at.items()}
+        key = tuple(_folded(cells[w]) if w == "object" else _base(cells[w]) for w in by)
+        rows.setdefault(key, []).append((cells["top"], cells["left"]))
+    return rows
 
 
 def _base(path: str) -> str:

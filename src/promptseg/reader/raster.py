@@ -4,6 +4,7 @@ PIL decodes; what it would cut to 8 bits is read by tifffile or OpenCV. A file's
 what it is, not its suffix, and no other of PIL's formats is tried.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -101,6 +102,8 @@ def decoding(path: Path) -> Iterator[None]:
     """Turn all that decoders raise on damaged files to DataError; not to be held over a yield."""
     from PIL import Image
 
+    logger = logging.getLogger("tifffile")
+    was_disabled, logger.disabled = logger.disabled, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # complaints about metadata that we do not read
@@ -111,6 +114,8 @@ def decoding(path: Path) -> Iterator[None]:
         raise too_large("its pixels") from error
     except Exception as error:  # damaged and hostile files make decoders raise anything
         raise unreadable(path, error) from error
+    finally:
+        logger.disabled = was_disabled
 
 
 def _opened(path: Path, stack: ExitStack) -> "ImageFile.ImageFile":

@@ -14,10 +14,12 @@ from promptseg.reader.folder import printable
 Table = Mapping[str, tuple[int, ...]]  # object -> the values that stand for it
 TABLE_NAME = "labels.json"  # a file of this name has to be a table; others may be
 _NNUNET_NAME = "dataset.json"  # it describes a whole data set, and gives way to a mere table
+KNOWN_NAMES = (TABLE_NAME, _NNUNET_NAME)
 _FORMS = (
     'Expected is {"1": "liver"}, {"liver": 1}, {"liver": [1, 2]} or '
     '{"info": {"1": "liver"}, "color": {"1": 85}}'
 )
+_MOST_BYTES = 2**24
 _MOST = 2**31  # values of masks are below it
 
 
@@ -49,19 +51,23 @@ def find_table(folder: Path, given: Path | None) -> Found:
     found: list[tuple[Path, Table]] = []
     left_out: list[tuple[str, str]] = []
     for path in sorted(folder.glob("*.json")):
-        if path.name == TABLE_NAME:
-            found.append((path, read_table(path)))
-        elif not path.name.startswith("."):  # files of the operating system
-            try:
-                found.append((path, _read(path)))
-            except _NoTableError:
-                left_out.append((printable(path.name), "no table of labels"))
+        if path.name.startswith("."):
+            continue  # files of the operating system
+        try:
+            found.append((path, _read_within(folder, path)))
+        except _NoTableError as error:
+            if path.name == TABLE_NAME:
+                raise _no_table(path, error) from error
+            left_out.append((printable(path.name), "no table of labels"))
     if len(found) > 1 and any(path.name == _NNUNET_NAME for path, _ in found):
         found = [(path, table) for path, table in found if path.name != _NNUNET_NAME]
         left_out.append((_NNUNET_NAME, "another table of labels is read"))
     if len(found) > 1:
         names = ", ".join(printable(path.name) for path, _ in found)
-        raise DataError(f"{folder} holds several tables of labels ({names}). Choose by --labels.")
+        raise DataError(
+            f"{folder} holds several tables of labels ({names}). Choose by --labels.",
+            unnamed=f"{folder} holds several tables of labels. Choose by --labels.",
+        )
     return Found(*found[0], tuple(left_out)) if found else Found(None, None, tuple(left_out))
 
 
@@ -82,7 +88,14 @@ def read_table(path: Path) -> Table:
     try:
         return _read(path)
     except _NoTableError as error:
-        raise DataError(f"{path} is no table of labels: {error}. {_FORMS}.") from error
+        raise _no_table(path, error) from error
+
+
+def _no_table(path: Path, error: _NoTableError) -> DataError:
+    return DataError(
+        f"{path} is no table of labels: {error}. {_FORMS}.",
+        unnamed=f"A table of labels is none. {_FORMS}.",
+    )
 
 
 def named_values(content: Mapping[str, Any]) -> Table:
@@ -104,8 +117,18 @@ def named_values(content: Mapping[str, Any]) -> Table:
     return table
 
 
+def _read_within(folder: Path, path: Path) -> Table:
+    if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
+        raise _NoTableError("it is a link that leads out of the folder")
+    return _read(path)
+
+
 def _read(path: Path) -> Table:
+    if path.exists() and not path.is_file():
+        raise _NoTableError("it is no file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise _NoTableError("it is too large")
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise _NoTableError(f"it cannot be read ({error.strerror})") from error
@@ -155,7 +178,8 @@ def _paper_table(info: dict[str, Any], colours: Any, path: Path) -> Table:
     if len(set(values)) < len(values):
         raise DataError(
             f"{path} gives two labels one colour, so that masks cannot tell them apart. "
-            "Give them colours of their own, or pass another table by --labels."
+            "Give them colours of their own, or pass another table by --labels.",
+            unnamed="A table of labels gives two labels one colour.",
         )
     return _grouped(list(zip(info.values(), values, strict=True)))
 

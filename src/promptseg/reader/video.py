@@ -20,6 +20,11 @@ from promptseg.reader.pages import Page, Pages
 if TYPE_CHECKING:
     import cv2
 
+# AVI, Matroska, and what QuickTime and MP4 begin with
+_MARKS = (
+    *((8, b"AVI "), (0, b"\x1aE\xdf\xa3")),
+    *((4, kind) for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
+)
 _ESTIMATED = (".mkv",)  # Matroska stores no number of frames: it is the duration times the rate
 
 
@@ -83,6 +88,11 @@ def _opened(path: Path) -> "cv2.VideoCapture":
 
     if not path.is_file():
         raise DataError("there is no such file")
+    with path.open("rb") as file:
+        start = file.read(12)
+    if not any(start[at : at + len(mark)] == mark for at, mark in _MARKS):
+        # FFmpeg goes by content: lists of files and descriptions of streams would be followed
+        raise DataError("it cannot be read: it does not begin as a video does")
     with quiet():
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():

@@ -43,6 +43,8 @@ class Header:
 def is_dicom(path: Path) -> bool:
     """Look for the mark of DICOM, wherever the file is and whatever it is called."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(PREAMBLE)[-4:] == b"DICM"
     except OSError:

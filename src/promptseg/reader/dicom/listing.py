@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from promptseg.isolated import Processes
 from promptseg.reader.dicom import code
 from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.dicom.name import file_name, pseudonym
@@ -27,7 +28,11 @@ from promptseg.reader.mask_name import ReadName
 
 
 def with_series(
-    folder: Path, sources: Sequence[str], rest: Listing, read_name: ReadName
+    folder: Path,
+    sources: Sequence[str],
+    rest: Listing,
+    read_name: ReadName,
+    processes: Processes,
 ) -> Listing:
     """Add the DICOM files of a folder to what else it holds.
 
@@ -40,7 +45,7 @@ def with_series(
     read_name
         From the name of a mask file to its object.
     """
-    study = read_study(folder, sources, rest.mask_folder)
+    study = read_study(folder, sources, rest.mask_folder, processes)
     orphans = [source for source, why in rest.left_out if why == NO_IMAGE]
     others = _by_name([series for series, _ in study.series], orphans)
     parts = defaultdict[str, int](int)

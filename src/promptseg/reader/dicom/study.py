@@ -1,12 +1,14 @@
 """All DICOM files of a folder: their series, and the masks that refer to them."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from promptseg.errors import DataError
-from promptseg.reader.dicom.facts import MaskFacts, NoMaskError, read_facts
+from promptseg.isolated import Lost, Processes
+from promptseg.reader.dicom.facts import ImageFacts, MaskFacts, NoMaskError, read_facts
 from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.dicom.series import joined
 
@@ -23,7 +25,20 @@ class Study:
     unread: frozenset[str]  # paths of files that are damaged: they may be masks
 
 
-def read_study(folder: Path, sources: Iterable[str], mask_folder: str | None = None) -> Study:
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """Why a header is of no use."""
+
+    reason: str
+    may_be_mask: bool
+
+
+def read_study(
+    folder: Path,
+    sources: Sequence[str],
+    mask_folder: str | None = None,
+    processes: Processes | None = None,
+) -> Study:
     """Read the headers of DICOM files, and sort them into series.
 
     Pictures in the folder of masks are left out: they are no images to segment.
@@ -31,15 +46,14 @@ def read_study(folder: Path, sources: Iterable[str], mask_folder: str | None = N
     images, masks = [], list[tuple[str, MaskFacts]]()
     left_out: list[tuple[str, str]] = []
     unread: set[str] = set()
-    for source in sources:
-        try:
-            facts = read_facts(folder, source)
-        except DataError as error:
-            left_out.append((source, str(error)))
-            if not isinstance(error, NoMaskError):
+    read = (processes or Processes()).one_each(partial(_read, folder=folder), sources, _size)
+    for number, facts in sorted(read, key=lambda pair: pair[0]):
+        source = sources[number]
+        if isinstance(facts, Lost | _Unread):
+            left_out.append((source, facts.reason))
+            if isinstance(facts, Lost) or facts.may_be_mask:
                 unread.add(source)
-            continue
-        if isinstance(facts, MaskFacts):
+        elif isinstance(facts, MaskFacts):
             masks.append((source, facts))
         elif mask_folder is not None and source.startswith(f"{mask_folder}/"):
             left_out.append((source, NO_MASK))
@@ -49,6 +63,20 @@ def read_study(folder: Path, sources: Iterable[str], mask_folder: str | None = N
     of_series, lost = _of_series(masks, series)
     pairs = tuple((one, tuple(of_series[index])) for index, one in enumerate(series))
     return Study(pairs, tuple(sorted([*left_out, *dropped, *lost])), frozenset(unread))
+
+
+def _read(source: str, folder: Path) -> ImageFacts | MaskFacts | _Unread:
+    try:
+        return read_facts(folder, source)
+    except DataError as error:
+        return _Unread(str(error), not isinstance(error, NoMaskError))
+
+
+def _size(facts: ImageFacts | MaskFacts | _Unread) -> int:
+    """Tell about how many bytes a result takes."""
+    if isinstance(facts, ImageFacts):
+        return 1000 * len(facts.slices)
+    return 200 + (100 * len(facts.sop_uids) if isinstance(facts, MaskFacts) else 0)
 
 
 def _of_series(
