@@ -131,6 +131,11 @@ def scaled(
 def _scaled(
     values: Shaped[np.ndarray, "*space"], lo: float, hi: float
 ) -> UInt8[np.ndarray, "*space"]:
-    share = (values.astype(np.float64) - lo) / ((hi - lo) or 1.0)
-    share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-    return np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
+    share = values.astype(np.float64)
+    share -= lo
+    share /= (hi - lo) or 1.0
+    if not np.issubdtype(values.dtype, np.integer):
+        np.nan_to_num(share, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+    np.clip(share, 0.0, 1.0, out=share)
+    share *= 255.0
+    return np.rint(share, out=share).astype(np.uint8)
