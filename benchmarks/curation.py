@@ -195,8 +195,8 @@ def main() -> None:
     """Draw the data and compare; or be the loop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--volumes", type=int, default=24)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--volumes", type=int, default=24, help="0 leaves them out")
+    parser.add_argument("--pictures", type=int, default=200, help="0 leaves them out")
     parser.add_argument("--loop", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--looks", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -206,10 +206,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        drawn.write_volumes(work / "volumes", given.volumes)
-        drawn.write_pictures(work / "pictures", given.pictures)
-        for what in ("volumes", "pictures"):
-            compare(what, work / what, given.pairs, work)
+        for what, count, write in (
+            ("volumes", given.volumes, drawn.write_volumes),
+            ("pictures", given.pictures, drawn.write_pictures),
+        ):
+            if count:
+                write(work / what, count)
+                compare(what, work / what, given.pairs, work)
 
 
 if __name__ == "__main__":
