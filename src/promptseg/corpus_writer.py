@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.corpus import CorpusInfo, by_image
 from promptseg.errors import DataError
 from promptseg.likeness import Look
-from promptseg.parquet import arrow_schema
+from promptseg.parquet import arrow_schema, facts_of
 from promptseg.rows import DropRow, ImageRow, TargetRow, fingerprint, image_digest, image_schema
 from promptseg.sample import task_name
 from promptseg.store import Store
@@ -128,7 +128,7 @@ class CorpusWriter:
             raise ValueError(f"two images have the image_id {image.image_id!r}")
         self._ids[image.image_id] = self.n_parts
         picture = {"bytes": content, "path": f"{image.image_id}.png"}
-        self._images.append({**asdict(image), "digest": "", "image": picture})
+        self._images.append({**facts_of(image), "image": picture})
         self._targets.extend(targets)
         self._looks.extend([] if look is None else [look])
         for target in targets:
@@ -191,20 +191,27 @@ class CorpusWriter:
         """Make the table of images; digests are of values as Parquet gives them back."""
         import pyarrow as pa
 
-        rows = pa.Table.from_pylist(self._images, image_schema().remove_metadata()).to_pylist()
-        of_image = by_image(targets)
-        for row in rows:
-            row["digest"] = image_digest(row, of_image.get(row["image_id"], []))
-            self._digests.append(row["digest"])
-        return pa.Table.from_pylist(rows, image_schema())
+        schema, of_image = image_schema(), by_image(targets)
+        facts = pa.Table.from_pylist(self._images, arrow_schema(ImageRow))
+        digests = [
+            image_digest(row, of_image.get(row["image_id"], [])) for row in facts.to_pylist()
+        ]
+        self._digests += digests
+        picture = schema.field("image")
+        pictures = pa.array([row["image"] for row in self._images], picture.type)
+        table = facts.append_column(schema.field("digest"), pa.array(digests, pa.string()))
+        return table.append_column(picture, pictures).replace_schema_metadata(schema.metadata)
 
     def _write(self, kind: str, table: "pa.Table", part: int | None = None) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        rows = IMAGES_PER_ROW_GROUP if kind == "images" else None
-        pq.write_table(table, sink, compression="zstd", row_group_size=rows)
+        if kind == "images":  # which are packed already, and differ
+            options = {"row_group_size": IMAGES_PER_ROW_GROUP, "use_dictionary": False}
+            pq.write_table(table, sink, compression="snappy", **options)
+        else:
+            pq.write_table(table, sink, compression="zstd")
         name = f"{kind}/part-{self.n_parts if part is None else part:05d}.parquet"
         self.store.write(name, sink.getvalue().to_pybytes())
 
@@ -212,4 +219,4 @@ class CorpusWriter:
 def _table(row: type, rows: list[Any]) -> "pa.Table":
     import pyarrow as pa
 
-    return pa.Table.from_pylist([asdict(item) for item in rows], arrow_schema(row))
+    return pa.Table.from_pylist([facts_of(item) for item in rows], arrow_schema(row))

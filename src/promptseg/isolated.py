@@ -23,7 +23,8 @@ BATCH_BYTES = 1 << 20  # of results sent at once ...
 BATCH_S = 1.0  # ... or what there is after so long
 MOST_AT_ONCE = 32  # small tasks
 AHEAD_BYTES = 64 << 20  # of results held of one process that is ahead
-_PRELOADED = ("promptseg.curation.pieces",)
+# what every task needs, so that no process has to import it again
+_PRELOADED = ("promptseg.curation.pieces", "cv2", "imagecodecs", "pycocotools.mask")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8, UInt64
 
 THUMB_SIDE, FINE_SIDE = 16, 64
 MOST_BITS = 8  # of 63 that differ
@@ -68,12 +68,19 @@ def candidates(looks: Sequence[Look]) -> Iterator[tuple[int, int]]:
     hashes = np.array([int(look.phash, 16) for look in looks], np.uint64)
     thumbs = _unit(np.array([_greys(look) for look in looks], np.float32).reshape(len(looks), -1))
     for start in range(0, len(looks), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        apart = np.bitwise_count(hashes[block, None] ^ hashes[None, start:])
-        for row, column in np.argwhere(apart <= MOST_BITS):
-            i, j = start + int(row), start + int(column)
+        alike = (_alike(hashes, start, other) for other in range(start, len(looks), _BLOCK))
+        for i, j in sorted(pair for pairs in alike for pair in pairs):
             if i < j and float(thumbs[i] @ thumbs[j]) >= LEAST_THUMBS:
                 yield i, j
+
+
+def _alike(hashes: UInt64[np.ndarray, "n"], start: int, other: int) -> list[tuple[int, int]]:
+    """List the pairs of two blocks whose hashes agree: all at once would be gigabytes."""
+    apart = np.bitwise_count(
+        hashes[start : start + _BLOCK, None] ^ hashes[None, other : other + _BLOCK]
+    )
+    rows, columns = np.nonzero(apart <= MOST_BITS)
+    return list(zip((rows + start).tolist(), (columns + other).tolist(), strict=True))
 
 
 def are_alike(one: Shaped[np.ndarray, "..."], other: Shaped[np.ndarray, "..."]) -> bool:

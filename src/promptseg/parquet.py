@@ -81,15 +81,17 @@ def _arrow_type(hint: Any) -> "pa.DataType":
     }[hint]
 
 
+def facts_of(row: Any) -> dict[str, Any]:
+    """Give the values of a dataclass by name, as they are: `asdict` copies all that is in them."""
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
 def write_parquet(path: Path, row: type, rows: Iterable[Any]) -> None:
     """Write rows of one dataclass as one Parquet file, whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = [field.name for field in dataclasses.fields(row)]
-    table = pa.Table.from_pylist(
-        [{name: getattr(item, name) for name in names} for item in rows], arrow_schema(row)
-    )
+    table = pa.Table.from_pylist([facts_of(item) for item in rows], arrow_schema(row))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_atomically(path, sink.getvalue().to_pybytes())

@@ -35,9 +35,16 @@ def displayed(
 
 
 def encode_image(image: Shaped[np.ndarray, "h w *rgb"]) -> bytes:
-    """Encode (h, w) or (h, w, 3) uint8, or (h, w) uint16, as lossless PNG."""
-    from PIL import Image
+    """Encode (h, w) or (h, w, 3) uint8, or (h, w) uint16, as lossless PNG.
 
-    sink = io.BytesIO()
-    Image.fromarray(image).save(sink, format="PNG")
-    return sink.getvalue()
+    What a prediction from three neighbours leaves of a medical image is noise, in which zlib seeks
+    longer matches in vain: run lengths take a fifth of the time, and hardly more bytes. Grey that
+    is stored as RGB does repeat itself.
+    """
+    from imagecodecs import PNG, png_encode
+
+    is_grey = image.ndim == 2 or bool((image[..., :1] == image[..., 1:]).all())
+    repeats = image.ndim == 3 and is_grey
+    strategy = PNG.STRATEGY.DEFAULT if repeats else PNG.STRATEGY.RLE
+    pixels = np.ascontiguousarray(image)
+    return bytes(png_encode(pixels, level=1, strategy=strategy, filter=PNG.FILTER.PAETH))

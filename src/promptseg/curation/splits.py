@@ -28,6 +28,8 @@ def split(writer: CorpusWriter, settings: Curation) -> dict[str, str]:
     DataError
         Subjects are unknown or too few; or an image, or a subject, is in two splits.
     """
+    if settings.split is None and settings.split_pattern is None:
+        return {}
     images = writer.rows("images", _COLUMNS)
     given = any(image["split"] for image in images)
     if settings.split is None and not given:

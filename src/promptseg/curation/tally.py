@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from promptseg.curation.pieces import Kept
 from promptseg.curation.plan import Plan
 from promptseg.curation.settings import Curation
+from promptseg.parquet import facts_of
 
 MOST_NAMED = 5
 
@@ -34,7 +35,7 @@ class Tally:
         self.objects.update(target.object for target in kept.targets)
         self.regridded.update(kept.regridded)
         self.notes.update(kept.notes)
-        self.plain_ct |= _is_plain_ct(asdict(kept.row))
+        self.plain_ct |= _is_plain_ct(facts_of(kept.row))
 
     def recall(self, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         """Count the rows of a part that was written before."""

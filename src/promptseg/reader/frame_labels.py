@@ -152,7 +152,8 @@ def targets_of(labels: Labels, image_id: str) -> Iterator[Target]:
     for entry in labels.entries:
         values = sorted(present.intersection(entry.values))
         if values:
-            mask = np.isin(labels.values, values)
+            one = len(values) == 1
+            mask = labels.values == values[0] if one else np.isin(labels.values, values)
             target_id = f"{image_id}#{_name(entry, labels.annotator)}"
             yield Target(target_id, entry.object, mask, entry.instance, labels.annotator)
 

@@ -6,6 +6,7 @@ masks alike. Whatever cannot be read raises `DataError` with a reason fit for a 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,8 @@ def scaled(
     values: Shaped[np.ndarray, "*space"], lo: float, hi: float
 ) -> UInt8[np.ndarray, "*space"]:
     """Map [lo, hi] to 0..255, rounded; infinities go to the ends, and what is not a number to 0."""
+    if values.dtype == np.int16 and values.size >= 2**15:
+        return _table(lo, hi)[values.view(np.uint16)]
     result = np.empty(values.shape, np.uint8)
     if values.ndim == 0:
         result[...] = _scaled(values, lo, hi)
@@ -128,9 +131,20 @@ def scaled(
     return result
 
 
+@lru_cache(maxsize=1)
+def _table(lo: float, hi: float) -> UInt8[np.ndarray, "65536"]:
+    """Map every value of 16 bits with a sign once for all slices, in the order of their bits."""
+    return _scaled(np.arange(2**16, dtype=np.uint16).view(np.int16), lo, hi)
+
+
 def _scaled(
     values: Shaped[np.ndarray, "*space"], lo: float, hi: float
 ) -> UInt8[np.ndarray, "*space"]:
-    share = (values.astype(np.float64) - lo) / ((hi - lo) or 1.0)
-    share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-    return np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
+    share = values.astype(np.float64)
+    share -= lo
+    share /= (hi - lo) or 1.0
+    if not np.issubdtype(values.dtype, np.integer):
+        np.nan_to_num(share, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+    np.clip(share, 0.0, 1.0, out=share)
+    share *= 255.0
+    return np.rint(share, out=share).astype(np.uint8)

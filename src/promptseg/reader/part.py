@@ -41,7 +41,7 @@ def cropped(labels: Integer[np.ndarray, "*space"]) -> Part:
         start, end = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
         corner.append(start)
         box.append(slice(start, end))
-    return Part(labels[tuple(box)].copy(), tuple(corner), labels.shape)
+    return Part(labels[tuple(box)].copy(order="K"), tuple(corner), labels.shape)
 
 
 def _placed(
