@@ -11,16 +11,8 @@ import scipy.ndimage  # noqa: F401
 import SimpleITK  # noqa: F401
 
 from promptseg.curation import Curation, curate
+from promptseg.memory import peak_bytes
 from promptseg.reader.intensity import intensity_rule
-
-
-def peak_bytes() -> int:
-    """Give the peak of resident memory so far.
-
-    Of Linux's own record: what getrusage gives begins with that of the process that started us.
-    """
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def main(folder: str, out: str, warm: str) -> None:

@@ -83,7 +83,7 @@ def test_merged_adapters_equal_unmerged_ones(litemedsam_weights):
 
     size = np.abs(unmerged).max()
     assert np.abs(unmerged - before).max() > 0.1
-    assert np.array_equal(undone, before)
+    assert np.abs(undone - before).max() < 1e-4 * size  # without adapters it runs in strips
     assert np.abs(merged - unmerged).max() < 1e-4 * size
 
 
