@@ -207,8 +207,10 @@ class CorpusWriter:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        rows = IMAGES_PER_ROW_GROUP if kind == "images" else None
-        pq.write_table(table, sink, compression="zstd", row_group_size=rows)
+        rows, packing = None, "zstd"
+        if kind == "images":  # PNG are packed already
+            rows, packing = IMAGES_PER_ROW_GROUP, "snappy"
+        pq.write_table(table, sink, compression=packing, row_group_size=rows)
         name = f"{kind}/part-{self.n_parts if part is None else part:05d}.parquet"
         self.store.write(name, sink.getvalue().to_pybytes())
 
