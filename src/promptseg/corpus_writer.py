@@ -207,11 +207,10 @@ class CorpusWriter:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        if kind == "images":  # which are packed already, and differ
-            options = {"row_group_size": IMAGES_PER_ROW_GROUP, "use_dictionary": False}
-            pq.write_table(table, sink, compression="snappy", **options)
-        else:
-            pq.write_table(table, sink, compression="zstd")
+        rows, packing = None, "zstd"
+        if kind == "images":  # PNG are packed already
+            rows, packing = IMAGES_PER_ROW_GROUP, "snappy"
+        pq.write_table(table, sink, compression=packing, row_group_size=rows)
         name = f"{kind}/part-{self.n_parts if part is None else part:05d}.parquet"
         self.store.write(name, sink.getvalue().to_pybytes())
 
