@@ -34,7 +34,8 @@ def _by_columns(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 
     if mask.size == 0:
         return np.asfortranarray(mask, dtype=np.uint8)
-    return cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).T
+    turned: UInt8[np.ndarray, "w h"] = cv2.transpose(np.ascontiguousarray(mask).view(np.uint8))
+    return turned.T
 
 
 def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
