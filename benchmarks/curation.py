@@ -54,7 +54,8 @@ class Made:
 def grey_of(values: Shaped[np.ndarray, "*space"]) -> UInt8[np.ndarray, "*space"]:
     """Bring values from their minimum and maximum to 0..255."""
     lo, hi = values.min(), values.max()
-    return np.rint((values - lo) / (hi - lo) * 255).astype(np.uint8)
+    grey: UInt8[np.ndarray, "*space"] = np.rint((values - lo) / (hi - lo) * 255).astype(np.uint8)
+    return grey
 
 
 def slices_of(folder: Path) -> Iterator[tuple[str, Any, Any]]:
@@ -201,7 +202,7 @@ def main() -> None:
     parser.add_argument("--looks", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.loop:
-        made = run_loop(*given.loop, given.looks)
+        made = run_loop(given.loop[0], given.loop[1], given.looks)
         print(json.dumps({"images": made.images, "masks": made.masks, "pixels": made.pixels}))
         return
     with tempfile.TemporaryDirectory() as name:

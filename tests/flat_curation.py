@@ -54,7 +54,7 @@ def plant(leak: str) -> None:
         return finish(self, **told)
 
     if leak in ("row", "array"):
-        CorpusWriter.add = leaky_add  # type: ignore[method-assign]
+        CorpusWriter.add = leaky_add  # type: ignore
     if leak == "end":
         CorpusWriter.finish = leaky_finish  # type: ignore[method-assign]
 
