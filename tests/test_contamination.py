@@ -5,17 +5,21 @@ import json
 from pathlib import Path
 
 import fakes
+import numpy as np
 import polars as pl
 import pytest
 from phantom import write_phantoms
+from PIL import Image
 from test_report import folder, page, record, text_of
 from test_report_answers import answers_of
 from typer.testing import CliRunner
 
 import promptseg.models
 from promptseg.cli import app
-from promptseg.contamination import HASH_LETTERS, contaminated, found
-from promptseg.corpus import part_paths
+from promptseg.contamination import HASH_LETTERS, _seen, contaminated, found
+from promptseg.corpus import open_corpus, part_paths
+from promptseg.curation import Curation, curate
+from promptseg.likeness import look_of
 from promptseg.record import open_run
 from promptseg.report import summary_rows, table_rows
 from promptseg.tuned.card import card_text, read_card
@@ -102,6 +106,26 @@ def test_a_fine_tuning_that_lists_its_images_is_judged_by_them(tmp_path, saw):
 
     assert trained == ({"tuned": ["phantom"]} if saw else {})
     assert held_out == ({} if saw else {"tuned": ["phantom"]})
+
+
+def test_images_that_are_packed_anew_are_the_same_images(tmp_path):
+    """Hashes are of pixels: a newer library may write another PNG of them."""
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/masks").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "data/images/a.png")
+    mask = np.zeros((20, 30), np.uint8)
+    mask[4:16, 5:25] = 255
+    Image.fromarray(mask).save(tmp_path / "data/masks/a.png")
+    list(curate(tmp_path / "data", tmp_path / "c", Curation(modality="CT", dataset="d")))
+    (path,) = part_paths(tmp_path / "c", "images")
+    rows = pl.read_parquet(path)
+    rows.with_columns(sha256=pl.lit("f" * 64)).write_parquet(path)
+    seen = frozenset({look_of("a", pixels).content[:HASH_LETTERS]})
+
+    assert _seen(open_corpus(tmp_path / "c"), seen, None) == {"d": 1}
+    assert _seen(open_corpus(tmp_path / "c"), frozenset({"0" * HASH_LETTERS}), None) == {"d": 0}
+    assert _seen(open_corpus(tmp_path / "c"), frozenset({"f" * HASH_LETTERS}), None) == {"d": 1}
 
 
 def test_the_user_may_declare_it(tmp_path):

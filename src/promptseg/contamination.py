@@ -17,7 +17,7 @@ from promptseg.record import Run
 from promptseg.subset import Subset
 from promptseg.tuned.card import TunedCard, read_card
 
-HASH_LETTERS = 16  # of an image's sha256, as cards keep it: enough to tell images apart
+HASH_LETTERS = 16  # of the hash of an image's pixels, as cards keep it: enough to tell images apart
 MARK = "trained on it"
 
 
@@ -81,11 +81,28 @@ def _seen(corpus: Corpus, images: frozenset[str], subset: Subset | None) -> dict
 
     columns = ["image_id", "dataset", "sha256"]
     rows = pl.scan_parquet(part_paths(corpus.path, "images"), glob=False).select(columns).collect()
+    of_pixels = pixel_hashes(corpus)
     counts: dict[str, int] = {}
-    for image_id, dataset, digest in rows.iter_rows():
+    for image_id, dataset, of_file in rows.iter_rows():
         if subset is None or image_id in subset.targets:
-            counts[dataset] = counts.get(dataset, 0) + (digest[:HASH_LETTERS] in images)
+            hashes = {of_file[:HASH_LETTERS], of_pixels.get(image_id, of_file)[:HASH_LETTERS]}
+            counts[dataset] = counts.get(dataset, 0) + bool(hashes & images)
     return counts
+
+
+def pixel_hashes(corpus: Corpus) -> dict[str, str]:
+    """Give the hash of every image's pixels, where the corpus has looks.
+
+    An image that is curated again may be packed into another file, by a newer library; its pixels
+    are the same.
+    """
+    import polars as pl
+
+    parts = part_paths(corpus.path, "looks")
+    if not parts:
+        return {}
+    looks = pl.scan_parquet(parts, glob=False).select("image_id", "content").collect()
+    return dict(looks.iter_rows())
 
 
 def contaminated(run: Run, model: str, datasets: Sequence[str]) -> list[str]:

@@ -250,7 +250,7 @@ def _outcome(
         },
         datasets=list(datasets.values()),
         images=sorted(
-            {image.sha256[:HASH_LETTERS] for role in ROLES[:2] for image in split.images[role]}
+            {image.content[:HASH_LETTERS] for role in ROLES[:2] for image in split.images[role]}
         ),
         tasks=sorted({goal.task for item in items.of_role["train"] for goal in item.goals}),
         left_out=items.left_out,

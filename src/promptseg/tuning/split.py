@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from promptseg.contamination import pixel_hashes
 from promptseg.corpus import Corpus, part_paths
 from promptseg.errors import DataError
 
@@ -55,7 +56,7 @@ class Image:
     corpus: int
     image_id: str
     owner: Owner
-    sha256: str
+    content: str  # hash of its pixels, or of its file where the corpus has no looks
     split: str | None
     subject: str | None = None
 
@@ -113,9 +114,10 @@ def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
             "a split cannot keep patients apart. Curate again with --subject-pattern; or give "
             "--split-by image if no patient has two images."
         )
-    for image_id, dataset, subject, sha256, split in rows.iter_rows():
+    of_pixels = pixel_hashes(corpus)
+    for image_id, dataset, subject, of_file, split in rows.iter_rows():
         owner = (dataset, image_id if division.by == "image" else subject)
-        yield Image(number, image_id, owner, sha256, split, subject)
+        yield Image(number, image_id, owner, of_pixels.get(image_id, of_file), split, subject)
 
 
 def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Image, ...]]:
@@ -200,7 +202,7 @@ def _by_role(images: Sequence[Image], roles: Mapping[Owner, Role]) -> dict[Role,
 
 def _checked(split: Split, division: Division) -> Split:
     """Refuse leaks, then empty roles."""
-    for what, key in (("subject", "owner"), ("image", "sha256")):
+    for what, key in (("subject", "owner"), ("image", "content")):
         seen: dict[object, Role] = {}
         for role in ROLES:
             for image in split.images[role]:
@@ -259,16 +261,16 @@ def check_apart(split: Split, also: Sequence[Corpus]) -> None:
     """
     seen = [image for role in ROLES[:2] for image in split.images[role]]
     known = {(image.owner[0], image.subject) for image in seen if image.subject is not None}
-    hashes = {image.sha256 for image in [*seen, *split.images["test"]]}
+    hashes = {image.content for image in [*seen, *split.images["test"]]}
     for corpus in also:
         for image in _images(0, corpus, Division(by="image")):
-            if (image.owner[0], image.subject) in known or image.sha256 in hashes:
+            if (image.owner[0], image.subject) in known or image.content in hashes:
                 raise DataError(
                     f"A leak: {image.image_id} of {corpus.path}, on which both models were to be "
                     "scored as unseen, is of a subject that is trained on, or is in this training "
                     "already. Give --also other data."
                 )
-            hashes.add(image.sha256)
+            hashes.add(image.content)
 
 
 def n_on_both_sides(split: Split) -> int:
