@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from promptseg.corpus import CorpusWriter
+from promptseg.corpus_writer import CorpusWriter
 from promptseg.pixels import encode_image
 from promptseg.rows import ImageRow, target_row
 from promptseg.sample import Target

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # from glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BYTES = 1 << 30
 
 
@@ -15,6 +15,7 @@ def keep_freed_memory() -> bool:
 
     Measured on a CPU: LiteMedSAM's encoder takes half the time. Commands call it once at their
     start; a library must not, since it concerns the whole process. Returns whether it took.
+    Memory is kept in one place for all threads: 0.8 GiB instead of 1.3 for an evaluation on 2 cores.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -23,7 +24,8 @@ def keep_freed_memory() -> bool:
     except OSError:  # musl has neither glibc's name nor its option
         return False
     set_to = [libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
-    return all(set_to)
+    # threads share what is kept: else each would keep its own
+    return all([*set_to, libc.mallopt(M_ARENA_MAX, 1)])
 
 
 def peak_bytes() -> int:
