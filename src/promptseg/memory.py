@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
 
     Measured on a CPU: LiteMedSAM's encoder takes half the time. Commands call it once at their
     start; a library must not, since it concerns the whole process. Returns whether it took.
-    Memory is kept in one place for all threads: 0.8 GiB instead of 1.3 for an evaluation on 2 cores.
+    It is kept in one place for all threads: 0.8 GiB, not 1.3, for an evaluation on 2 cores.
     """
     if not sys.platform.startswith("linux"):
         return False
