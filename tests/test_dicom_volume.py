@@ -159,6 +159,28 @@ def test_a_scale_that_all_slices_share_is_applied(tmp_path):
     assert rows["intensity_hi"][0] == VOXELS.max() * 2.0 - 1024
 
 
+@pytest.mark.parametrize(
+    ("keyword", "stored", "reason"),
+    [
+        ("RescaleSlope", b"zz", "its RescaleSlope is no number"),
+        ("RescaleIntercept", b"zz", "its RescaleIntercept is no number"),
+        ("RescaleSlope", b"0 ", "its RescaleSlope is zero"),
+    ],
+)
+def test_a_scale_that_cannot_be_read_is_not_taken_for_none(tmp_path, keyword, stored, reason):
+    """Values of another scale would look as sound as those of the right one."""
+    save(tmp_path / "d", axial(RescaleSlope="22", RescaleIntercept="10"))
+    element = {"RescaleSlope": b"\x53", "RescaleIntercept": b"\x52"}[keyword]
+    head = b"\x28\x00" + element + b"\x10DS\x02\x00"
+    for path in (tmp_path / "d").iterdir():
+        content = path.read_bytes()
+        at = content.index(head) + 8
+        path.write_bytes(content[:at] + stored + content[at + 2 :])
+
+    with pytest.raises(DataError, match=reason):
+        grey(tmp_path / "d", tmp_path / "c")
+
+
 def test_scales_that_differ_are_applied_slice_by_slice(tmp_path):
     """PET has its own slope in every slice."""
     files = axial()

@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from promptseg.errors import DataError
 from promptseg.reader.dicom.header import (
     first,
     items,
     number,
     numbers,
     spacing_in,
+    stated,
     text,
     value,
     whole,
@@ -107,8 +109,10 @@ def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 def _rescale(facts: _Sources) -> tuple[float, float]:
     data = facts.group("PixelValueTransformationSequence")
     data = facts.data if data is None else data
-    slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
-    return slope or 1.0, intercept or 0.0
+    slope, intercept = stated(data, "RescaleSlope"), stated(data, "RescaleIntercept")
+    if slope == 0.0:
+        raise DataError("its RescaleSlope is zero")
+    return 1.0 if slope is None else slope, intercept or 0.0
 
 
 def _padding(data: "Dataset") -> tuple[int, int] | None:

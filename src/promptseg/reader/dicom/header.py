@@ -178,6 +178,23 @@ def number(data: "Dataset", keyword: str) -> float | None:
     return None if found is None else found[0]
 
 
+def stated(data: "Dataset", keyword: str) -> float | None:
+    """Give a number without which pixels mean something else; None only if none is stated.
+
+    Raises
+    ------
+    DataError
+        Something is stated, and it is no finite number.
+    """
+    found = number(data, keyword)
+    if found is None and keyword in data:
+        raw = data.get_item(keyword).value
+        is_blank = raw is None or not (raw.strip() if isinstance(raw, str | bytes) else raw)
+        if not is_blank:
+            raise DataError(f"its {keyword} is no number")
+    return found
+
+
 def whole(data: "Dataset", keyword: str) -> int | None:
     """Give a whole number, or None."""
     found = number(data, keyword)
