@@ -2,6 +2,7 @@
 
 import re
 
+import dicom_files as dicom
 import numpy as np
 import pytest
 from PIL import Image
@@ -194,6 +195,21 @@ def test_what_is_proposed_curates(data, tmp_path):
     *_, last = curate(data, tmp_path / "corpus", settings)
 
     assert (last.done, last.drops) == (2, {})
+
+
+def test_a_folder_of_dicom_is_proposed_without_patterns(tmp_path):
+    """Headers pair images and masks; a pattern for no file would be an empty list."""
+    files = dicom.series(np.arange(3000, dtype=np.int16).reshape(5, 20, 30), np.eye(4))
+    masks = np.zeros((5, 20, 30, 1), np.uint8)
+    masks[1:4, 4:15, 5:20] = 1
+    dicom.save(tmp_path / "d", [*files, dicom.segmentation(files, masks, ["liver"])])
+    first = look(tmp_path / "d", tmp_path / "look.html")
+    text = (tmp_path / "look.html").read_text()
+
+    assert (first.n_images, [section.n_masks for section in first.sections]) == (1, [1])
+    assert "images =" not in first.text
+    assert "1 file of 1 image, taken for what names and headers say." in text
+    assert not read_mapping(first.mapping).has_patterns()
 
 
 def test_an_object_has_one_colour_in_all_images(data, tmp_path):

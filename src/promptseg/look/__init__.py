@@ -19,7 +19,7 @@ from promptseg.reader.mapping import MappingFile, read_mapping
 __all__ = ["First", "Section", "look", "look_apart"]
 _LIMITS = Limits(silent_s=3600.0)  # nothing is heard before all is drawn
 PROPOSAL = "mapping.toml"
-_BY_NAME = "by the rules for names"
+_BY_NAME = "names and headers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,4 +206,4 @@ def _sections(
 
 
 def _what(content: Content | None, said: str | None) -> str:
-    return WORDS[content.what] if content is not None else said or _BY_NAME
+    return WORDS[content.what] if content is not None else said or f"what {_BY_NAME} say"

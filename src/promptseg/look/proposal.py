@@ -87,8 +87,9 @@ def proposed(folder: Path, guess: Guess, parts: Sequence[Part]) -> str:
         f"modality = {_text(known)} # is it?" if known else '# modality = "CT" # say it',
         '# licence = "CC-BY-4.0"',
         '# subject = "patient([0-9]+)" # regular expression that finds the patient in a path',
-        f"images = {_texts(guess.image_patterns)}",
     ]
+    if guess.image_patterns:  # none where all is DICOM
+        lines.append(f"images = {_texts(guess.image_patterns)}")
     if not parts and not guess.unpaired:
         lines.append("# no masks that can be read were found; --keep-empty keeps images without")
     told = [part.object for part in parts if part.is_plain]
