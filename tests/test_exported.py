@@ -112,7 +112,6 @@ def test_a_missing_package_is_one_line(
     tmp_path: Path,
 ):
     """What to install is said, before anything is exported."""
-    pytest.importorskip("openvino")
     monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ModelError, match=rf'needs {missing}.*pip install "promptseg\[onnx\]"'):
@@ -122,7 +121,6 @@ def test_a_missing_package_is_one_line(
 @pytest.fixture(scope="module")
 def both(litemedsam_weights: Path) -> tuple[Any, ExportedSegmenter]:
     """Load the published model twice: as it is, and exported."""
-    pytest.importorskip("openvino")
     model = load_model("litemedsam", weights=litemedsam_weights)
     assert isinstance(model, LiteMedSamSegmenter)
     return model, exported.exported(model)
