@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from promptseg.curation.plan import Plan, found_in
 from promptseg.errors import DataError
 from promptseg.likeness import Look, look_of
+from promptseg.parquet import facts_of
 from promptseg.pixels import encode_image
 from promptseg.reader.folder import ImageFile
 from promptseg.reader.frame import Frame, targets_in
@@ -115,8 +116,8 @@ def _image_row(frame: Frame, image: ImageFile, plan: Plan, content: bytes) -> Im
         source=plan.reading.names.source(frame.source),
         licence=plan.settings.licence,
         sha256=hashlib.sha256(content).hexdigest(),
-        **(asdict(frame.place) if frame.place else {}),
-        **(asdict(frame.tile) if frame.tile else {}),
+        **(facts_of(frame.place) if frame.place else {}),
+        **(facts_of(frame.tile) if frame.tile else {}),
     )
 
 
