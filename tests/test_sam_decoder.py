@@ -100,6 +100,46 @@ def test_gradients_are_those_of_transformers(head: SamHead):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * scale + 1e-9, msg=name)
 
 
+def test_cells_that_are_not_shown_are_not_enlarged_and_cost_nothing_else(head: SamHead):
+    """What is shown has the same logits and, where the loss is of these, the same gradients."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    height, width = SIDE - 1, SIDE - 3
+    seen = []
+    for shown in (None, (height, width)):
+        head.zero_grad()
+        logits, _ = head(head.prepare(features, shown), *_asked(head, "box+point"))
+        inside = logits[..., : 4 * height, : 4 * width]
+        inside.square().mean().backward()
+        named = {n: p.grad for n, p in head.mask_decoder.named_parameters() if p.grad is not None}
+        seen.append((logits.detach(), inside.detach(), named))
+    (whole, expected, theirs), (cut, found, ours) = seen
+
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert cut.shape == whole.shape
+    assert int((cut != 0).sum()) == found.numel()
+    assert theirs.keys() == ours.keys()
+    for name, gradient in theirs.items():
+        # a bias that moves all scores alike has none, but for rounding
+        least = 1e-6 if name.endswith("k_proj.bias") else 1e-4 * float(gradient.abs().max()) + 1e-9
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=least)
+
+
+def test_mixed_types_learn_as_well(head: SamHead):
+    """Under autocast gradients are PyTorch's own: near those of one type, in every weight."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    found = []
+    for mixed in (False, True):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            logits, iou = head(head.prepare(features), *_asked(head, "point"))
+        (logits.float().square().mean() + iou.float().square().sum()).backward()
+        grads = [p.grad for p in head.mask_decoder.parameters() if p.grad is not None]
+        found.append(torch.cat([grad.flatten() for grad in grads]))
+
+    assert found[0].shape == found[1].shape
+    assert float(torch.cosine_similarity(*found, dim=0)) > 0.99
+
+
 def test_prompts_of_one_image_do_not_see_each_other(head: SamHead):
     """Together or alone, in any order: what an image's prompts share is not changed by them."""
     features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))

@@ -29,6 +29,7 @@ from promptseg.weights import fetch, load_state, sha256_of
 CARD = MODELS["litemedsam"]
 SIDE = 256
 EMBEDDING_SIDE = 64
+CELL_PX = SIDE // EMBEDDING_SIDE
 STAGES = ("patch_embed", "layers.0", "layers.1", "layers.2", "layers.3", "neck")
 PREFIXES: Mapping[Part, str] = {
     "encoder": "image_encoder.",
@@ -231,8 +232,14 @@ class LiteMedSamSegmenter:
         image_hw: tuple[int, int],
         prompts: Sequence[Sequence[Prompt]],
     ) -> list[tuple[Float[Tensor, "b 4 256 256"], Float[Tensor, "b 4"]]]:
-        """Decode groups of prompts of one image, with gradients; what they share is made once."""
-        embedding = Embedding(self.head.prepare(features), image_hw, resized_hw(image_hw))
+        """Decode groups of prompts of one image, with gradients; what they share is made once.
+
+        Beyond the image logits are 0: nobody asks for them.
+        """
+        valid_hw = resized_hw(image_hw)
+        height, width = (-(-side // CELL_PX) for side in valid_hw)
+        prepared = self.head.prepare(features, (height, width))
+        embedding = Embedding(prepared, image_hw, valid_hw)
         return [self._tokens(embedding, group) for group in prompts]
 
     def parameters_of(self, part: Part, tokens: Tokens, kinds: Set[PromptKind]) -> list[str]:

@@ -20,6 +20,15 @@ from torch.nn import functional as F
 from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
+from promptseg.models.sam_gradients import (
+    filtered,
+    grown,
+    looked,
+    seen_at,
+    taken_over,
+    weights_over_tokens,
+)
+
 HEADS = 8  # of every attention layer of the decoder
 # parts of keys in SAM's original checkpoints -> in transformers; # is a digit, the first that fits
 # counts, in either direction
@@ -82,6 +91,7 @@ class Prepared:
     value: Float[Tensor, "1 heads n d"]
     query: Float[Tensor, "1 heads n d"]  # of the image that looks at tokens
     doubling: tuple[Float[Tensor, "2 c e2"], Float[Tensor, "2 f l2"]]  # upscaling, by row
+    shown: tuple[int, int]  # rows and columns of cells that are enlarged: logits are 0 beyond
 
 
 class SamHead(nn.Module):
@@ -112,8 +122,10 @@ class SamHead(nn.Module):
         y, x = torch.meshgrid(centre, centre, indexing="ij")
         return cast(Tensor, positions(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None])
 
-    def prepare(self, embedding: Float[Tensor, "1 256 s s"]) -> Prepared:
-        """Compute what all prompts of an image share."""
+    def prepare(
+        self, embedding: Float[Tensor, "1 256 s s"], shown: tuple[int, int] | None = None
+    ) -> Prepared:
+        """Compute what all prompts of an image share; only cells that are shown become logits."""
         no_mask = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
         cells = (embedding + no_mask).flatten(2).transpose(1, 2).contiguous()
         positions = self.image_positions().flatten(2).transpose(1, 2).contiguous()
@@ -128,6 +140,7 @@ class SamHead(nn.Module):
             split(by_tokens.v_proj(cells)).contiguous(),
             split(layer.cross_attn_image_to_token.q_proj(seen)).contiguous(),
             (one, two),
+            shown or (self.embedding_px, self.embedding_px),
         )
 
     def forward(
@@ -167,7 +180,7 @@ class SamHead(nn.Module):
             [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)],
             dim=1,
         )
-        logits = upscaled(decoder, cells, filters, image.doubling)
+        logits = upscaled(decoder, cells, filters, image)
         return logits, decoder.iou_prediction_head(tokens[:, 0])
 
 
@@ -185,11 +198,11 @@ def two_way(
     tokens = first.layer_norm3(tokens + first.mlp(tokens))
     look = first.cross_attn_image_to_token
     keys = split(look.k_proj(tokens + asked) * look.scaling)
-    weights = _over_tokens((keys @ image.query.transpose(2, 3)).flatten(1, 2))
-    whole = image.cells.expand(len(asked), -1, -1)
-    cells = first.layer_norm4(torch.baddbmm(whole, weights, _offered(look, tokens)))
+    weights = weights_over_tokens(keys @ image.query.transpose(2, 3)).flatten(1, 2)
+    whole, offered = image.cells.expand(len(asked), -1, -1), _offered(look, tokens).flatten(1, 2)
+    cells = first.layer_norm4(torch.baddbmm(whole, weights.transpose(1, 2), offered))
 
-    seen, query = cells + image.positions, tokens + asked
+    seen, query = seen_at(cells, image.positions), tokens + asked
     tokens = second.layer_norm1(tokens + _among_tokens(second.self_attn, query, tokens))
     look = second.cross_attn_token_to_image
     tokens = second.layer_norm2(tokens + _from_image(look, tokens + asked, cells, seen))
@@ -197,7 +210,7 @@ def two_way(
     look = second.cross_attn_image_to_token
     cells = second.layer_norm4(_to_image(look, cells, seen, (tokens + asked, tokens)))
 
-    look, seen = transformer.final_attn_token_to_image, cells + image.positions
+    look, seen = transformer.final_attn_token_to_image, seen_at(cells, image.positions)
     tokens, asked = tokens[:, :n_own], asked[:, :n_own]  # those of the prompt have done their part
     found = _from_image(look, tokens + asked, cells, seen)
     return cast(Tensor, transformer.layer_norm_final_attn(tokens + found)), cells
@@ -230,8 +243,7 @@ def _from_image(
     scaled = split(attention.q_proj(query) * attention.scaling)
     weight = attention.k_proj.weight.view(HEADS, -1, channels)
     keys = torch.einsum("bhtd,hdc->bhtc", scaled, weight)
-    weights = torch.softmax(keys.flatten(1, 2) @ seen.transpose(1, 2), dim=-1)
-    mean = (weights @ cells).view(len(query), HEADS, -1, channels)
+    mean = looked(keys.flatten(1, 2), cells, seen).view(len(query), HEADS, -1, channels)
     weight = attention.v_proj.weight.view(HEADS, -1, channels)
     values = torch.einsum("bhtc,hdc->bthd", mean, weight)
     return cast(Tensor, attention.out_proj(values.flatten(2) + attention.v_proj.bias))
@@ -247,21 +259,12 @@ def _to_image(
     keys, values = tokens
     scaled = split(attention.k_proj(keys) * attention.scaling)
     weight = attention.q_proj.weight.view(HEADS, -1, cells.shape[2])
-    queries = torch.einsum("bhtd,hdc->bhtc", scaled, weight).flatten(1, 2)
-    bias = (scaled @ attention.q_proj.bias.view(HEADS, -1, 1)).flatten(1, 2)
-    weights = _over_tokens(torch.baddbmm(bias, queries, seen.transpose(1, 2)))
-    return torch.baddbmm(cells, weights, _offered(attention, values))
+    queries = torch.einsum("bhtd,hdc->bhtc", scaled, weight)
+    bias = scaled @ attention.q_proj.bias.view(HEADS, -1, 1)
+    return taken_over(cells, seen, queries, bias, _offered(attention, values))
 
 
-def _over_tokens(scores: Float[Tensor, "b ht n"]) -> Float[Tensor, "b n ht"]:
-    """Turn scores into weights that sum to 1 over the tokens of every head."""
-    batch, rows, count = scores.shape
-    # cells last: the softmax over a handful of tokens then works on whole vectors of cells
-    weights = torch.softmax(scores.view(batch, HEADS, -1, count), dim=2)
-    return weights.view(batch, rows, count).transpose(1, 2)
-
-
-def _offered(attention: Any, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b ht c"]:
+def _offered(attention: Any, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b heads t c"]:
     """Project values of tokens to what cells take over, a row per head and token.
 
     Weights sum to 1 in every head, so that the bias may lie on the rows of one.
@@ -271,14 +274,14 @@ def _offered(attention: Any, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b
     rows = torch.einsum("bhtd,chd->bhtc", values, weight)
     once = torch.zeros(HEADS, device=rows.device, dtype=rows.dtype)
     once[0] = 1
-    return cast(Tensor, rows + once[:, None, None] * attention.out_proj.bias).flatten(1, 2)
+    return cast(Tensor, rows + once[:, None, None] * attention.out_proj.bias)
 
 
 def upscaled(
     decoder: Any,
     cells: Float[Tensor, "b n c"],
     filters: Float[Tensor, "b m k"],
-    doubling: tuple[Float[Tensor, "2 c e2"], Float[Tensor, "2 f l2"]],
+    image: Prepared,
 ) -> Float[Tensor, "b m h w"]:
     """Enlarge cells four times by two transposed convolutions, and apply the filters.
 
@@ -288,13 +291,19 @@ def upscaled(
     norm = decoder.upscale_layer_norm
     biases = (decoder.upscale_conv1.bias.repeat(2), decoder.upscale_conv2.bias.repeat(2))
     side, channels = math.isqrt(cells.shape[1]), norm.weight.shape[0]
+    height, width = image.shown
+    if image.shown != (side, side):
+        cells = cells.view(len(cells), side, side, -1)[:, :height, :width].flatten(1, 2)
     rows = list[Tensor]()
-    for half in doubling[0]:
-        fine = torch.addmm(biases[0], cells.flatten(0, 1), half).view(-1, channels)
+    for half in image.doubling[0]:
+        fine = grown(cells.flatten(0, 1), half, biases[0]).view(-1, channels)
         fine = F.gelu(F.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        for quarter in doubling[1]:
-            finest = F.gelu(torch.addmm(biases[1], fine, quarter))
+        for quarter in image.doubling[1]:
+            finest = F.gelu(grown(fine, quarter, biases[1]))
             finest = finest.view(len(cells), -1, filters.shape[2])
-            rows.append(filters @ finest.transpose(1, 2))
-    logits = torch.stack(rows, dim=2).view(len(cells), -1, 4, side, 4 * side)
-    return logits.transpose(2, 3).reshape(len(cells), -1, 4 * side, 4 * side)
+            rows.append(filtered(filters, finest))
+    logits = torch.stack(rows, dim=2).view(len(cells), -1, 4, height, 4 * width)
+    logits = logits.transpose(2, 3).reshape(len(cells), -1, 4 * height, 4 * width)
+    if image.shown != (side, side):
+        logits = F.pad(logits, (0, 4 * (side - width), 0, 4 * (side - height)))
+    return logits
