@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from promptseg.models.cores import each_on_one_core
+from promptseg.models.cores import each_on_one_core, side_by_side
 
 
 def test_every_item_has_one_thread_and_answers_come_in_order():
@@ -32,6 +32,24 @@ def test_as_many_items_at_once_as_there_are_threads():
         assert found == [5, 6]
         assert each_on_one_core(str, [7]) == ["7"]
         assert each_on_one_core(str, []) == []
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_items_side_by_side_share_the_threads():
+    """Fewer items than threads, each with its share; never more at once than asked for."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(6)
+        assert side_by_side(lambda item: (item, torch.get_num_threads()), [1, 2], 4) == [
+            (1, 3),
+            (2, 3),
+        ]
+        found = side_by_side(lambda item: (item, torch.get_num_threads()), range(5), 2)
+        assert found == [(item, 3) for item in range(5)]
+        assert side_by_side(lambda _: torch.get_num_threads(), [0], 4) == [6]
+        assert side_by_side(str, [], 4) == []
+        assert torch.get_num_threads() == 6
     finally:
         torch.set_num_threads(before)
 

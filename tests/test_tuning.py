@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from promptseg.contamination import HASH_LETTERS
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
 from promptseg.tuning import step
+from promptseg.tuning.items import Item
 from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
 from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
+from promptseg.tuning.step import StepLog, Stepper
 from promptseg.tuning.training import Stepped, Validated
 
 BRIGHT, DARK = 170, 50
@@ -440,6 +442,61 @@ def test_cached_steps_equal_uncached_ones(bright_model, dark, tmp_path, dtype, b
 
     apart = np.abs(np.array(cached.steps)[:, 0] - np.array(live.steps)[:, 0])
     assert apart.max() <= bound
+
+
+def test_gradients_of_a_batch_are_those_of_its_mean_loss(bright_model, dark, tmp_path, monkeypatch):
+    """Whatever memory PyTorch leaves them in: biases of one sum, for one, share theirs."""
+    ours, apart = Stepper.backward, []
+
+    def compared(self: Stepper, batch: Sequence[Item], epoch: int) -> StepLog:
+        network = self.model.network
+        losses = [self.image(item, epoch).total for item in batch]
+        torch.stack(losses).mean().backward()
+        expected = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        network.zero_grad(set_to_none=True)
+        log = ours(self, batch, epoch)
+        for name, gradient in expected.items():
+            found = network.get_parameter(name).grad
+            scale = float(gradient.abs().max()) + 1e-9
+            apart.append(float((found - gradient).abs().max()) / scale)
+        return log
+
+    monkeypatch.setattr(Stepper, "backward", compared)
+    run(job(bright_model(), dark, tmp_path / "out", replace(QUICK, epochs=2, batch_size=3)))
+
+    assert len(apart) > 20
+    assert max(apart) < 1e-4
+
+
+def test_gradients_are_laid_out_as_their_parameters_are():
+    """Fused AdamW reads both as they lie in memory: turned over, each weight gets another's."""
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.nn.Parameter(torch.randn(3, 5, generator=generator))
+    grads = [torch.randn(5, 3, generator=generator).t() for _ in range(2)]
+    wanted = weight.detach().clone().requires_grad_()
+    for grad in grads:
+        step._add([weight], [grad])
+    wanted.grad = (grads[0] + grads[1]).contiguous()
+    torch.optim.AdamW([weight], fused=True).step()
+    torch.optim.AdamW([wanted], fused=False).step()
+
+    torch.testing.assert_close(weight, wanted)
+
+
+def test_images_side_by_side_teach_what_they_teach_one_by_one(bright_model, dark, tmp_path):
+    """How many threads there are changes the speed, and last digits; every image still counts."""
+    before, steps = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            settings = replace(QUICK, epochs=2, batch_size=3)
+            done, _ = run(job(bright_model(), dark, tmp_path / str(n_threads), settings))
+            steps.append(np.array(done.steps))
+    finally:
+        torch.set_num_threads(before)
+
+    for found in steps[1:]:
+        np.testing.assert_allclose(found, steps[0], rtol=1e-3, atol=1e-6)
 
 
 def test_a_second_training_finds_what_the_first_kept(bright_model, dark, tmp_path):

@@ -53,6 +53,8 @@ def image_loss(
     and the others a little of it (Kirillov et al. 2023, doi:10.1109/ICCV51070.2023.00371, appendix
     A; relaxed as by Rupprecht et al. 2017, doi:10.1109/ICCV.2017.388).
     """
+    trained = {"single": slice(0, 1), "multimask": slice(1, None), "both": slice(None)}[tokens]
+    logits, iou = logits[:, trained], iou[:, trained]
     seen = logits[..., : references.shape[1], : references.shape[2]].float()
     target = references[:, None].expand_as(seen)
     bce = F.binary_cross_entropy_with_logits(seen, target, reduction="none").mean((2, 3))
@@ -63,21 +65,16 @@ def image_loss(
     if tokens != "multimask":
         parts.append(per_token[:, 0])
     if tokens != "single":
-        many = per_token[:, 1:]
+        many = per_token if tokens == "multimask" else per_token[:, 1:]
         parts.append((1 - RELAXED) * many.amin(1) + RELAXED * many.mean(1))
     mask = torch.stack(parts).sum(0).mean()
-    trained = {"single": slice(0, 1), "multimask": slice(1, None), "both": slice(None)}[tokens]
     with torch.no_grad():
         hard, wanted = seen > 0, target > 0.5
         overlap = (hard & wanted).sum((2, 3)).float()
         union = (hard | wanted).sum((2, 3)).float()
         actual = overlap / union.clamp(min=1)
-    error = (iou.float() - actual)[:, trained].square().mean()
+    error = (iou.float() - actual).square().mean()
     dice = 2 * overlap / (union + overlap).clamp(min=1)
-    shown = (
-        dice[:, 0]
-        if tokens != "multimask"
-        else dice[:, 1:].gather(1, iou[:, 1:].argmax(1, keepdim=True))
-    )
+    shown = dice[:, 0] if tokens != "multimask" else dice.gather(1, iou.argmax(1, keepdim=True))
     weighted = mask + iou_weight * error if iou_weight else mask
     return Loss(weighted, float(mask.detach()), float(error.detach()), float(shown.mean()))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from promptseg.errors import ModelError
 from promptseg.model import Canvas
+from promptseg.models.cores import side_by_side
 from promptseg.prompt import Prompt, box_of, points_of
 from promptseg.trainable import Trainable
 from promptseg.tuning.asking import corrected, draw_shape, make_prompt
@@ -20,6 +21,8 @@ from promptseg.tuning.items import Item, Source, distorted, turned
 from promptseg.tuning.loss import Loss, image_loss, on_canvas
 from promptseg.tuning.network import gradients
 from promptseg.tuning.settings import Settings
+
+MOST_IMAGES = 4  # at once on a CPU: what each leaves for its gradients is in memory together
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,20 @@ class Stepper:
             The loss or a gradient is not finite.
         """
         here, of = self.accelerator.process_index, self.accelerator.num_processes
-        sums = torch.zeros(4, dtype=torch.float64)
-        for item in batch[here::of]:
+        learned = [p for p in self.model.network.parameters() if p.requires_grad]
+
+        def each(item: Item) -> tuple[Tensor, Sequence[Tensor | None]]:
             found = self.image(item, epoch)
-            (found.total / len(batch)).backward()  # type: ignore[no-untyped-call]
             parts = (float(found.total.detach()), found.mask, found.iou, found.dice)
-            sums += torch.tensor(parts, dtype=torch.float64) / len(batch)
+            grads = torch.autograd.grad(found.total / len(batch), learned, allow_unused=True)
+            return torch.tensor(parts, dtype=torch.float64) / len(batch), grads
+
+        sums = torch.zeros(4, dtype=torch.float64)
+        own = batch[here::of]
+        for start in range(0, len(own), at_once := self._at_once()):
+            for parts, grads in side_by_side(each, own[start : start + at_once], at_once):
+                sums += parts
+                _add(learned, grads)
         sums, norm = self._shared(sums)
         if not (torch.isfinite(sums).all() and np.isfinite(norm)):
             shown = ", ".join(item.image_id for item in batch)
@@ -69,6 +80,11 @@ class Stepper:
             )
         loss, mask, iou, dice = (float(value) for value in sums)
         return StepLog(loss, mask, iou, dice, norm)
+
+    def _at_once(self) -> int:
+        """How many images are worked on at a time: threads that share one wait for each other."""
+        is_cpu = self.accelerator.device.type == "cpu"
+        return min(torch.get_num_threads(), MOST_IMAGES) if is_cpu else 1
 
     def _shared(self, sums: Tensor) -> tuple[Tensor, float]:
         """Add sums and gradients over all processes, and measure the gradient's length."""
@@ -143,6 +159,20 @@ class Stepper:
                 clicked = [corrected(*of, rng) for of in zip(prompts, shown, masks, strict=True)]
                 prompts = [new or old for new, old in zip(clicked, prompts, strict=True)]
         return _mean(losses)
+
+
+def _add(parameters: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
+    """Add gradients to those of other images.
+
+    They are laid out as their parameters are, which a fused optimiser takes for granted; and
+    several may lie in one memory.
+    """
+    for parameter, grad in zip(parameters, grads, strict=True):
+        if grad is not None:
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter).copy_(grad)
+            else:
+                parameter.grad.add_(grad)
 
 
 def _mean(losses: Sequence[Loss]) -> Loss:

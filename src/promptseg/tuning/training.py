@@ -119,6 +119,7 @@ def make_optimizer(training: Training) -> torch.optim.Optimizer:
         [network.get_parameter(name) for name in training.chosen.names],
         lr=training.settings.learning_rate,
         weight_decay=training.settings.weight_decay,
+        fused=True,  # a pass over each parameter, not ten
     )
 
 
