@@ -254,6 +254,49 @@ def test_a_contour_within_another_is_a_hole(tmp_path):
     assert np.count_nonzero(masks["ring", None][1]) == 15 * 15 - 9 * 9 + 3 * 3
 
 
+def twice(points, how):
+    """Give a contour's points as an exporter may write them again."""
+    if how == "closed":  # by its first point
+        return np.vstack([points, points[:1]])
+    return {"same": points, "reversed": points[::-1], "turned": np.roll(points, 2, axis=0)}[how]
+
+
+@pytest.mark.parametrize("how", ["same", "reversed", "turned", "closed"])
+def test_a_contour_that_is_there_twice_counts_once(tmp_path, how):
+    """It would take itself away; a hole in it stays one, also when that is there twice."""
+    square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1.25]])
+    outer, inner = (at(12 + square * size, 1) for size in (7.5, 3.25))
+    contours = [outer, inner, twice(outer, how), twice(inner, how)]
+    files = source()
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [structure_set(files, {"ring": contours})], "rt")
+    masks, _, rules = curated(tmp_path / "d", tmp_path / "c")
+    expected = fill([12 + square * size for size in (7.5, 3.25)], (H, W))
+
+    assert expected.any()
+    assert np.array_equal(masks["ring", None][1], expected)
+    assert "contours that are in a structure set twice count once" in rules["notes"]
+
+
+def test_contours_of_equal_points_that_are_not_the_same_both_count(tmp_path):
+    """On other slices, in other objects, in another order of corners; or where XOR is asked for."""
+    star, files = POLYGONS["star"], source()
+    crossed = star[[0, 2, 1, 3, 4, 5]]
+    rois = {"liver": [at(star, 1), at(star, 2), at(crossed, 1)], "spleen": [at(star, 1)]}
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [structure_set(files, rois)], "rt")
+    none = structure_set(files, {"xor": [at(star, 1)] * 2}, "CLOSEDPLANAR_XOR")
+    none.SOPInstanceUID = "1.2.3.4"
+    save(tmp_path / "d", [none], "rt2")
+    masks, _, rules = curated(tmp_path / "d", tmp_path / "c")
+
+    assert np.array_equal(masks["liver", None][1], fill([star, crossed], (H, W)))
+    assert np.array_equal(masks["liver", None][2], fill([star], (H, W)))
+    assert np.array_equal(masks["spleen", None][1], fill([star], (H, W)))
+    assert ("xor", None) not in masks
+    assert "twice" not in str(rules)
+
+
 def test_contours_that_share_an_edge_share_no_pixel():
     """An edge through centres of pixels belongs to one side."""
     left, right = ([[x, 2], [x + 5, 2], [x + 5, 9], [x, 9]] for x in (3, 8))

@@ -1,12 +1,14 @@
 """RT structure sets: contours in the patient as masks on the slices of a series.
 
 A pixel belongs to an object if its centre lies inside an odd number of the contours of its slice,
-so that a contour within another cuts a hole. Points on an edge count as right of or below it,
+so that a contour within another cuts a hole. A contour that is there twice counts once, unless it
+says of itself that contours exclude each other. Points on an edge count as right of or below it,
 which makes objects that share an edge share no pixel.
 """
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _KEYWORDS = ("StructureSetROISequence", "ROIContourSequence")
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_XOR = "CLOSEDPLANAR_XOR"
+_CLOSED = ("CLOSED_PLANAR", _XOR)
 _FLAT = 0.1  # of the distance between slices
 _SAME_PLANE = 0.01
 _AT_ONCE = 2**20  # crossings of edges and rows
 Contour = Float[np.ndarray, "_ 2"]  # corners (x, y) in voxels
 NEARBY = "contours between slices: drawn on the nearest"
+TWICE = "contours that are in a structure set twice count once"
 
 
 def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
@@ -59,16 +63,43 @@ def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
                 raise DataError("its structures are not numbered")
             seen.add(number)
             drawn = Drawn(names.get(number) or f"ROI {number}", number, series.kind.columns)
-            planes, why = _planes(items(roi, "ContourSequence"), levels, series)
+            contours = list(_once(items(roi, "ContourSequence"), notes))
+            planes, why = _planes(contours, levels, series)
             reasons += [(drawn.name, reason) for reason in why]
-            for index, contours in _nearest(planes, levels, notes).items():
-                drawn.add(index, fill(contours, series.shape[1:]))
+            for index, polygons in _nearest(planes, levels, notes).items():
+                drawn.add(index, fill(polygons, series.shape[1:]))
             objects.append(drawn)
     return Drawing(
         objects=with_instances(objects),
         left_out=() if mask.is_shared else tuple(reasons),
         notes=tuple(sorted(notes)),
     )
+
+
+def _once(contours: "Iterable[Dataset]", notes: set[str]) -> "Iterator[Dataset]":
+    """Leave out contours that are there already: the second would take the first away."""
+    seen = set[bytes]()
+    for contour in contours:
+        flat = numbers(contour, "ContourData")
+        is_plain = text(contour, "ContourGeometricType") == _CLOSED[0]
+        if is_plain and flat is not None and len(flat) % 3 == 0 and len(flat) >= 9:
+            edges = _edges(np.array(flat).reshape(-1, 3))
+            if edges in seen:
+                notes.add(TWICE)
+                continue
+            seen.add(edges)
+        yield contour
+
+
+def _edges(points: Float[np.ndarray, "_ 3"]) -> bytes:
+    """Hash a polygon by its edges, wherever it begins and whichever way round it goes."""
+    ends = np.stack([points, np.roll(points, -1, axis=0)], axis=1) + 0.0  # no -0
+    ends = ends[(ends[:, 0] != ends[:, 1]).any(axis=1)]
+    first, other = ends[:, 0], ends[:, 1]
+    at = (first != other).argmax(axis=1)[:, None]  # the first axis in which they differ
+    is_back = np.take_along_axis(first, at, axis=1) > np.take_along_axis(other, at, axis=1)
+    edges = np.where(is_back, np.hstack([other, first]), np.hstack([first, other]))
+    return hashlib.sha256(edges[np.lexsort(edges.T)].tobytes()).digest()
 
 
 def _planes(
