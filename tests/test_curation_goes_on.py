@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from test_curation import put, put_volume
 
 import promptseg.corpus_writer
@@ -129,6 +130,27 @@ def test_other_settings_and_other_files_do_not_go_on(folder, tmp_path):
     with pytest.raises(DataError, match="begun with other files, settings"):
         done(folder, tmp_path / "out", Curation(modality="CT", min_area_px=4))
     os.utime(folder / "images" / "v6.nii.gz", ns=(1, 1))
+    with pytest.raises(DataError, match="begun with other files, settings"):
+        done(folder, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("suffixes", [(".mhd", ".raw"), (".nhdr", ".raw"), (".hdr", ".img")])
+def test_changed_voxels_beside_their_header_do_not_go_on(folder, tmp_path, kind, suffixes):
+    """Files that are no images by themselves, but hold those of another."""
+    header, voxels = suffixes
+    for name in ("images", "masks"):
+        put_volume(tmp_path / "w.nii", np.ones((12, 11, 7), np.int16), np.diag([1.0, 1, 3, 1]))
+        image = sitk.ReadImage(tmp_path / "w.nii")
+        sitk.WriteImage(image, folder / name / f"w{header}", useCompression=False)
+    steps = curate(folder, tmp_path / "out", CT)
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    assert (tmp_path / "out" / journal.NAME).exists()
+    os.utime(folder / kind / f"w{voxels}", ns=(1, 1))
+
     with pytest.raises(DataError, match="begun with other files, settings"):
         done(folder, tmp_path / "out")
 
