@@ -51,6 +51,7 @@ class CorpusWriter:
         self._targets: list[TargetRow] = []
         self._drops: list[DropRow] = []
         self._looks: list[Look] = []
+        self._read: tuple[int, dict[str, bytes]] | None = None  # PNG of a part
         self._ids: dict[str, int] = {}  # image_id -> its part, in the order in which they came
 
     def restore(self, n_parts: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
@@ -73,13 +74,16 @@ class CorpusWriter:
         return [row for part in range(self.n_parts) for row in self._part(kind, part, columns)]
 
     def picture(self, image_id: str) -> bytes:
-        """Read the PNG of an image that was written."""
-        rows = self._part("images", self._ids[image_id], ["image_id", "image"])
-        return next(bytes(r["image"]["bytes"]) for r in rows if r["image_id"] == image_id)
+        """Read the PNG of an image that was written; those of its part are kept for the next."""
+        part = self._ids[image_id]
+        if self._read is None or self._read[0] != part:
+            rows = self._part("images", part, ["image_id", "image"])
+            self._read = part, {row["image_id"]: row["image"]["bytes"] for row in rows}
+        return self._read[1][image_id]
 
     def set_splits(self, split_of: Mapping[str, str]) -> None:
         """Write the parts of images again, each image with its split."""
-        self._digests = []
+        self._digests, self._read = [], None
         for part in range(self.n_parts):
             self._images = self._part("images", part)
             targets = self._part("targets", part)
