@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 from promptseg.isolated import BATCH_BYTES
@@ -60,3 +61,25 @@ def pid(_):
     """Give the number of the process, then wait."""
     yield os.getpid()
     time.sleep(60)
+
+
+def leave(_):
+    """End the process, whatever the task."""
+    os._exit(7)
+
+
+def look_and_crash(task):
+    """Look at a folder; who opens a file that is from the year 1970 is gone at once."""
+    from promptseg.look import _looked
+
+    def crash(event, args):
+        if event == "open" and isinstance(args[0], str | os.PathLike):
+            try:
+                status = os.stat(args[0])
+            except OSError:
+                return
+            if status.st_mtime_ns == 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+
+    sys.addaudithook(crash)
+    return _looked(task)

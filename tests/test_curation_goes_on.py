@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from test_curation import put, put_volume
 
 import promptseg.corpus_writer
@@ -44,6 +45,12 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(promptseg.corpus_writer, "IMAGES_PER_PART", 5)
 
 
+@pytest.fixture
+def few_bytes(monkeypatch):
+    """Write a part once its pictures take 500 bytes: two or three of them."""
+    monkeypatch.setattr(promptseg.corpus_writer, "BYTES_PER_PART", 500)
+
+
 def done(folder, out, settings=CT, **how):
     """Curate to the end."""
     for _ in curate(folder, out, settings, **how):
@@ -64,12 +71,15 @@ class StopError(Exception):
     """A killed process, as seen by what is left on disk."""
 
 
-@pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("stop_at", range(1, 22, 2))
+@pytest.mark.parametrize(
+    ("parts", "stop_at"),
+    [*(("small_parts", n) for n in range(1, 22, 2)), *(("few_bytes", n) for n in range(4, 50, 11))],
+)
 def test_wherever_it_is_interrupted_the_same_command_makes_the_same_corpus(
-    folder, tmp_path, monkeypatch, stop_at
+    folder, tmp_path, monkeypatch, request, parts, stop_at
 ):
     """Bit for bit, also when it died between the files of a part; half-written files go."""
+    request.getfixturevalue(parts)
     whole = done(folder, tmp_path / "whole")
     written = []
     write = promptseg.corpus_writer.Store.write
@@ -125,6 +135,27 @@ def test_other_settings_and_other_files_do_not_go_on(folder, tmp_path):
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("suffixes", [(".mhd", ".raw"), (".nhdr", ".raw"), (".hdr", ".img")])
+def test_changed_voxels_beside_their_header_do_not_go_on(folder, tmp_path, kind, suffixes):
+    """Files that are no images by themselves, but hold those of another."""
+    header, voxels = suffixes
+    for name in ("images", "masks"):
+        put_volume(tmp_path / "w.nii", np.ones((12, 11, 7), np.int16), np.diag([1.0, 1, 3, 1]))
+        image = sitk.ReadImage(tmp_path / "w.nii")
+        sitk.WriteImage(image, folder / name / f"w{header}", useCompression=False)
+    steps = curate(folder, tmp_path / "out", CT)
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    assert (tmp_path / "out" / journal.NAME).exists()
+    os.utime(folder / kind / f"w{voxels}", ns=(1, 1))
+
+    with pytest.raises(DataError, match="begun with other files, settings"):
+        done(folder, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_another_table_of_labels_does_not_go_on(folder, tmp_path):
     """By the same name: what is written was called by the old one."""
     (folder / "labels.json").write_text('{"liver": 1, "spleen": 2}')
@@ -146,9 +177,21 @@ def test_a_finished_corpus_is_not_touched(folder, tmp_path):
         done(folder, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("few_bytes")
+def test_a_part_ends_where_its_pictures_reach_a_bound(folder, tmp_path):
+    """No sooner and no later, so that very large pictures are not held by the hundred."""
+    done(folder, tmp_path / "out")
+    parts = [pl.read_parquet(path) for path in sorted((tmp_path / "out/images").glob("*"))]
+    sizes = [part["image"].struct.field("bytes").bin.size().to_list() for part in parts]
+
+    assert len(parts) > 8
+    assert all(sum(part) >= 500 > sum(part[:-1]) for part in sizes[:-1])
+
+
+@pytest.mark.usefixtures("few_bytes")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_several_processes_make_the_same_corpus(folder, tmp_path, workers):
-    """Also the same reasons, in the same order."""
+    """Also the same reasons, in the same order, and parts that end at the same image."""
     alone = done(folder, tmp_path / "alone")
 
     assert done(folder, tmp_path / "many", workers=workers) == alone

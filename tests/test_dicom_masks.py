@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 from skimage.draw import polygon2mask
 
 from promptseg.curation import curate
+from promptseg.errors import DataError
 from promptseg.reader.dicom.rtstruct import fill
 
 # pycocotools has not followed NumPy 2 in one place; what it decodes is right
@@ -253,6 +254,49 @@ def test_a_contour_within_another_is_a_hole(tmp_path):
     assert np.count_nonzero(masks["ring", None][1]) == 15 * 15 - 9 * 9 + 3 * 3
 
 
+def twice(points, how):
+    """Give a contour's points as an exporter may write them again."""
+    if how == "closed":  # by its first point
+        return np.vstack([points, points[:1]])
+    return {"same": points, "reversed": points[::-1], "turned": np.roll(points, 2, axis=0)}[how]
+
+
+@pytest.mark.parametrize("how", ["same", "reversed", "turned", "closed"])
+def test_a_contour_that_is_there_twice_counts_once(tmp_path, how):
+    """It would take itself away; a hole in it stays one, also when that is there twice."""
+    square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1.25]])
+    outer, inner = (at(12 + square * size, 1) for size in (7.5, 3.25))
+    contours = [outer, inner, twice(outer, how), twice(inner, how)]
+    files = source()
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [structure_set(files, {"ring": contours})], "rt")
+    masks, _, rules = curated(tmp_path / "d", tmp_path / "c")
+    expected = fill([12 + square * size for size in (7.5, 3.25)], (H, W))
+
+    assert expected.any()
+    assert np.array_equal(masks["ring", None][1], expected)
+    assert "contours that are in a structure set twice count once" in rules["notes"]
+
+
+def test_contours_of_equal_points_that_are_not_the_same_both_count(tmp_path):
+    """On other slices, in other objects, in another order of corners; or where XOR is asked for."""
+    star, files = POLYGONS["star"], source()
+    crossed = star[[0, 2, 1, 3, 4, 5]]
+    rois = {"liver": [at(star, 1), at(star, 2), at(crossed, 1)], "spleen": [at(star, 1)]}
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [structure_set(files, rois)], "rt")
+    none = structure_set(files, {"xor": [at(star, 1)] * 2}, "CLOSEDPLANAR_XOR")
+    none.SOPInstanceUID = "1.2.3.4"
+    save(tmp_path / "d", [none], "rt2")
+    masks, _, rules = curated(tmp_path / "d", tmp_path / "c")
+
+    assert np.array_equal(masks["liver", None][1], fill([star, crossed], (H, W)))
+    assert np.array_equal(masks["liver", None][2], fill([star], (H, W)))
+    assert np.array_equal(masks["spleen", None][1], fill([star], (H, W)))
+    assert ("xor", None) not in masks
+    assert "twice" not in str(rules)
+
+
 def test_contours_that_share_an_edge_share_no_pixel():
     """An edge through centres of pixels belongs to one side."""
     left, right = ([[x, 2], [x + 5, 2], [x + 5, 9], [x, 9]] for x in (3, 8))
@@ -326,6 +370,63 @@ def test_a_segmentation_lies_on_frames_without_a_grid(tmp_path):
 
     assert np.array_equal(masks["tumour", None][:5], left[..., 1])
     assert np.array_equal(masks["liver", None][:5], left[..., 0])
+
+
+def test_contours_lie_on_the_slices_that_are_there(tmp_path):
+    """One of six is missing: its contours are counted, and go to no neighbour.
+
+    Nor does one just above it; what is near a slice goes there, as ever.
+    """
+    files = source()
+    star, triangle = POLYGONS["star"], POLYGONS["triangle"]
+    rois = {
+        "liver": [*(at(star, k) for k in range(N)), at(triangle, 2), at(triangle, 2.3)],
+        "spleen": [at(triangle, 4.4), at(triangle, -3)],
+        "gone": [at(star, 2)],
+    }
+    save(tmp_path / "d", [*files[:2], *files[3:]])
+    save(tmp_path / "d", [structure_set(files, rois)], "rt")
+    masks, drops, rules = curated(tmp_path / "d", tmp_path / "c")
+
+    assert set(masks) == {("liver", None), ("spleen", None)}
+    assert np.array_equal(masks["liver", None][:5], [crossing_number(star, H, W)] * 5)
+    assert np.flatnonzero(masks["spleen", None].any(axis=(1, 2))).tolist() == [3]  # it was the 4th
+    assert np.array_equal(masks["spleen", None][3], crossing_number(triangle, H, W))
+    assert "between slices" in rules["notes"]
+    assert [(drop["object"], drop["reason"]) for drop in drops] == [
+        ("liver", "3 contours on 2 slices that are not here"),
+        ("spleen", "1 contours above or below the slices"),
+        ("gone", "1 contours on 1 slices that are not here"),
+        ("gone", "the mask is empty"),
+    ]
+
+
+def test_contours_lie_on_slices_of_a_tilted_gantry(tmp_path):
+    """Each slice is shifted against the one before, by more than a pixel."""
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 1.2
+    files = source(affine=sheared)
+    contours = [at(POLYGONS["star"], k, sheared) for k in (0, 3, 5)]
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [structure_set(files, {"liver": contours})], "rt")
+    masks, drops, rules = curated(tmp_path / "d", tmp_path / "c")
+
+    assert drops == []
+    assert "tilted gantry" in rules["notes"]
+    assert np.flatnonzero(masks["liver", None].any(axis=(1, 2))).tolist() == [0, 3, 5]
+    assert np.array_equal(masks["liver", None][5], crossing_number(POLYGONS["star"], H, W))
+
+
+def test_contours_need_slices_that_say_where_they_lie(tmp_path):
+    """Pictures without a position are of no patient's space."""
+    files = source()
+    rt = structure_set(files, {"liver": [at(POLYGONS["star"], 2)]})
+    for data in files:
+        del data.ImagePositionPatient
+    save(tmp_path / "d", files)
+    save(tmp_path / "d", [rt], "rt")
+    with pytest.raises(DataError, match="do not say where they lie, as contours do"):
+        curated(tmp_path / "d", tmp_path / "c")
 
 
 def test_the_sample_of_dcmqi_agrees_with_its_label_maps(sample_set, tmp_path):

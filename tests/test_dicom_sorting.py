@@ -15,9 +15,9 @@ rng = np.random.default_rng(7)
 SLICES = rng.integers(-1000, 2000, (N, 18, 22), dtype=np.int16)
 
 
-def volumes(folder, out):
+def volumes(folder, out, **more):
     """Curate a folder without masks; give its rows, the lowest value by volume, and the rules."""
-    settings = {"modality": "MR", "keep_empty": True, "dataset": "d", "names": "keep"}
+    settings = {"modality": "MR", "keep_empty": True, "dataset": "d", "names": "keep", **more}
     list(curate(folder, out, clinical(**settings)))
     rows = pl.read_parquet(out / "images/*.parquet")
     lowest = rows.group_by("volume_id").agg(pl.col("intensity_lo").unique())["intensity_lo"]
@@ -34,6 +34,47 @@ def several(count, **marks):
                 setattr(data, keyword, values[n][place])
             files.append(data)
     return files
+
+
+def of_studies(folder, patients, **facts):
+    """Write a series of each patient, every one in its own study."""
+    for n, (key, value) in enumerate(patients):
+        study = {"StudyInstanceUID": f"1.2.{n}", "PatientID": "", key: value, **facts}
+        save(folder / f"p{n}", series(SLICES[:3], AFFINE, MR, name=f"s{n}", **study))
+
+
+@pytest.mark.parametrize("value", ["Anonymous", "ANON", " anonymized", "n/a", "0", "No ID", "--"])
+@pytest.mark.parametrize("key", ["PatientID", "PatientName"])
+def test_a_placeholder_that_several_studies_share_is_told(tmp_path, key, value):
+    """They stay one subject, which leaks nothing; the note tells what to do, not what stood there.
+
+    An id of which a placeholder is a part names somebody.
+    """
+    of_studies(tmp_path / "d", [(key, value), (key, value), (key, "anon17")])
+    rows, _, rules = volumes(tmp_path / "d", tmp_path / "c")
+
+    assert rows["subject"].n_unique() == 2
+    assert set(rows["subject_source"]) == {"header"}
+    assert rules["notes"].endswith("by their paths (6 images)")
+    assert "looks like a placeholder that several studies share" in rules["notes"]
+    assert value.strip() not in rules["notes"].replace("--subject-pattern", "").split()
+
+
+@pytest.mark.parametrize(
+    ("facts", "settings"),
+    [
+        ({"StudyInstanceUID": "1.2.3"}, {}),
+        ({"PatientID": "p1"}, {}),
+        ({}, {"subject_pattern": "(p[0-9])/"}),
+    ],
+    ids=["one study", "an id", "a pattern"],
+)
+def test_a_placeholder_that_merges_nobody_is_not_told(tmp_path, facts, settings):
+    """Nor one that is not used."""
+    of_studies(tmp_path / "d", [("PatientID", "ANON")] * 2, **facts)
+    _, _, rules = volumes(tmp_path / "d", tmp_path / "c", **settings)
+
+    assert "placeholder" not in str(rules)
 
 
 @pytest.mark.parametrize(

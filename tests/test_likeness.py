@@ -1,10 +1,13 @@
 """Near duplicates are found, and different images are not taken for them."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
 
-from promptseg.likeness import are_alike, candidates, look_of
+from promptseg.duplicates import pairs, seen_in, together
+from promptseg.likeness import are_alike, candidates, fine_of, look_of
 
 rng = np.random.default_rng(7)
 
@@ -47,7 +50,7 @@ def test_a_changed_copy_is_found(change, seed):
     looks = [look_of("a", image), look_of("b", copy)]
 
     assert list(candidates(looks)) == [(0, 1)]
-    assert are_alike(image, copy)
+    assert are_alike(fine_of(image), fine_of(copy))
     assert (looks[0].content == looks[1].content) == (change == "same")
 
 
@@ -71,3 +74,42 @@ def test_pairs_of_many_are_found_across_blocks():
     found = set(candidates(looks))
 
     assert found == {(n, n + 1500) for n in range(600)}
+
+
+def seen_of(images, subject_of):
+    """Make what is known of images, and a function that gives their pixels and counts."""
+    asked = Counter()
+    seen = [
+        seen_in(
+            "",
+            {"dataset": "d", "subject": subject_of(n), "volume_id": None, "split": None},
+            look_of(f"d/{n:02d}", image),
+        )
+        for n, image in enumerate(images)
+    ]
+
+    def pixels(of):
+        asked[of.look.image_id] += 1
+        return images[int(of.look.image_id[2:])]
+
+    return seen, pixels, asked
+
+
+@pytest.mark.parametrize("step", [0, 1], ids=["the same", "nearly the same"])
+def test_groups_that_are_joined_are_not_compared_again(step):
+    """Where the groups alone count: three subjects take two pairs, not 192; the others go on."""
+    images = [np.clip(scene(1) // 2 + n * step, 0, 255).astype(np.uint8) for n in range(24)]
+    images += [scene(2), scene(3)]
+    subjects = [f"s{n % 3}" for n in range(24)] + ["a", "b"]
+    seen, pixels, asked = seen_of(images, subjects.__getitem__)
+    every = list(pairs(seen, pixels))
+    told = max(asked.values(), default=0)
+    few = list(pairs(seen, pixels, lambda of: of.subject))
+    groups = [
+        together(subjects, [(pair.one.subject, pair.other.subject) for pair in found])
+        for found in (every, few)
+    ]
+
+    assert (len(every), len(few)) == (192, 2)
+    assert groups[0] == groups[1] == {"s0": "s0", "s1": "s0", "s2": "s0", "a": "a", "b": "b"}
+    assert told == step  # each image is asked for once

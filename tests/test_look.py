@@ -1,8 +1,10 @@
 """The first look at a folder: what it takes files for, what it proposes, and the page."""
 
+import os
 import re
 
 import dicom_files as dicom
+import hostile_work
 import numpy as np
 import pytest
 from PIL import Image
@@ -309,13 +311,67 @@ def test_the_command_looks(data, tmp_path, capsys, monkeypatch):
     assert "--out" in capsys.readouterr().err
 
 
-def test_a_file_that_swells_its_reader_ends_no_more_than_the_look(data, monkeypatch):
-    """The command looks in a process of its own, with a limit."""
+def test_a_file_that_swells_its_reader_costs_no_more_than_itself(data, monkeypatch):
+    """The command looks in a process of its own, with a limit, and again without that file."""
     monkeypatch.setattr("promptseg.look._LIMITS", Limits(memory_bytes=1 << 28))
     large = np.zeros((8000, 8000, 1), np.float32)
+    put(data / "masks/a1.png", BLOCK)
     for folder in ("images", "masks"):
-        (data / folder).mkdir(exist_ok=True)
         np.save(data / folder / "large.npy", large)
+    first = look_apart(data, data.parent / "look")
 
-    with pytest.raises(DataError, match="A file of the folder cannot be looked at: it needs more"):
+    assert first.reasons == {"it needs more than 0.25 GiB of memory": 1}
+    assert [file for file, _ in first.left_out] == ["images/large.npy"]
+    assert whats(first)["masks/{key}.png"] == "binary"
+
+
+CRASHED = "reading it crashed the reader (signal 11)"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ("masks/a00.png",),  # drawn, and looked into before
+        ("masks/a02.png",),  # drawn alone
+        ("images/a02.png",),
+        ("images/a04.png", "masks/a03.png", "masks/a02.png"),
+    ],
+    ids=lambda lost: " ".join(lost),
+)
+def test_a_file_that_crashes_its_reader_costs_no_more_than_itself(tmp_path, monkeypatch, lost):
+    """The others are guessed and drawn; the page says why, and what is proposed is the same."""
+    monkeypatch.setattr("promptseg.look._looked", hostile_work.look_and_crash)
+    for number in range(12):
+        for folder, picture in (("images", GREY), ("masks", BLOCK)):
+            put(tmp_path / f"d/{folder}/a{number:02d}.png", picture)
+    look(tmp_path / "d", tmp_path / "whole")
+    for name in lost:
+        os.utime(tmp_path / "d" / name, ns=(1, 1))
+    first = look_apart(tmp_path / "d", tmp_path / "out")
+    page = (tmp_path / "out/look.html").read_text()
+    pictures = {picture.source: picture for picture in first.sections[0].pictures}
+    proposals = [(tmp_path / name / "mapping.toml").read_text() for name in ("whole", "out")]
+
+    assert whats(first) == {"masks/{key}.png": "binary"}
+    assert first.left_out == tuple((name, CRASHED) for name in sorted(lost))
+    assert CRASHED in page
+    assert proposals[0] == proposals[1]
+    assert list(pictures) == ["images/a00.png", "images/a02.png", "images/a04.png"]
+    for source, picture in pictures.items():
+        mask = source.replace("images", "masks")
+        assert picture.reasons == ((CRASHED,) if {source, mask} & set(lost) else ())
+        assert bool(picture.layers) is not bool({source, mask} & set(lost))
+        assert bool(picture.uri) is (source not in lost)
+
+
+def test_a_look_that_always_crashes_says_so(data, monkeypatch):
+    """Where no file is to blame, and where too many are."""
+    put(data / "masks/a1.png", BLOCK)
+    monkeypatch.setattr("promptseg.look._looked", hostile_work.leave)
+    with pytest.raises(DataError, match=r"^The folder cannot be looked at: reading it ended"):
+        look_apart(data, data.parent / "look")
+    monkeypatch.setattr("promptseg.look._looked", hostile_work.look_and_crash)
+    monkeypatch.setattr("promptseg.look._MOST_LOST", 1)
+    os.utime(data / "masks/a1.png", ns=(1, 1))
+    with pytest.raises(DataError, match=r"looked at: 1 times, reading it crashed the reader"):
         look_apart(data, data.parent / "look")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGES_PER_PART = 256
+BYTES_PER_PART = 2**27  # of PNG: a part whose pictures reach it is full as well
 IMAGES_PER_ROW_GROUP = 4  # what a killed evaluation has to do again
 # what is read of the parts of an interrupted curation: all but pictures and masks
 KEPT = {
@@ -46,9 +47,11 @@ class CorpusWriter:
         self.n_parts = 0  # written so far; what came since is in memory
         self._digests: list[str] = []
         self._images: list[dict[str, Any]] = []
+        self._n_bytes = 0  # of their PNG
         self._targets: list[TargetRow] = []
         self._drops: list[DropRow] = []
         self._looks: list[Look] = []
+        self._read: tuple[int, dict[str, bytes]] | None = None  # PNG of a part
         self._ids: dict[str, int] = {}  # image_id -> its part, in the order in which they came
 
     def restore(self, n_parts: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
@@ -71,13 +74,16 @@ class CorpusWriter:
         return [row for part in range(self.n_parts) for row in self._part(kind, part, columns)]
 
     def picture(self, image_id: str) -> bytes:
-        """Read the PNG of an image that was written."""
-        rows = self._part("images", self._ids[image_id], ["image_id", "image"])
-        return next(bytes(r["image"]["bytes"]) for r in rows if r["image_id"] == image_id)
+        """Read the PNG of an image that was written; those of its part are kept for the next."""
+        part = self._ids[image_id]
+        if self._read is None or self._read[0] != part:
+            rows = self._part("images", part, ["image_id", "image"])
+            self._read = part, {row["image_id"]: row["image"]["bytes"] for row in rows}
+        return self._read[1][image_id]
 
     def set_splits(self, split_of: Mapping[str, str]) -> None:
         """Write the parts of images again, each image with its split."""
-        self._digests = []
+        self._digests, self._read = [], None
         for part in range(self.n_parts):
             self._images = self._part("images", part)
             targets = self._part("targets", part)
@@ -129,11 +135,12 @@ class CorpusWriter:
         self._ids[image.image_id] = self.n_parts
         picture = {"bytes": content, "path": f"{image.image_id}.png"}
         self._images.append({**facts_of(image), "image": picture})
+        self._n_bytes += len(content)
         self._targets.extend(targets)
         self._looks.extend([] if look is None else [look])
         for target in targets:
             self._count(target.object, image.modality)
-        if len(self._images) == IMAGES_PER_PART:
+        if len(self._images) == IMAGES_PER_PART or self._n_bytes >= BYTES_PER_PART:
             self.flush()
 
     def drop(self, row: DropRow) -> None:
@@ -186,6 +193,7 @@ class CorpusWriter:
         self._write("drops", _table(DropRow, self._drops))
         self.n_parts += 1
         self._images, self._targets, self._drops, self._looks = [], [], [], []
+        self._n_bytes = 0
 
     def _with_digests(self, targets: list[dict[str, Any]]) -> "pa.Table":
         """Make the table of images; digests are of values as Parquet gives them back."""

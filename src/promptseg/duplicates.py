@@ -6,16 +6,18 @@ one subject within a split.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Shaped
 
 from promptseg.errors import DataError
-from promptseg.likeness import Look, are_alike, candidates
+from promptseg.likeness import Look, are_alike, candidates, fine_of
 
 MOST_TOLD = 3  # pairs, in an error
+_MOST_FINE = 8192  # images kept small, 16 KiB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +73,42 @@ def _id(seen: Seen) -> str:
 Pixels = Callable[[Seen], Shaped[np.ndarray, "h w *rgb"]]
 
 
-def pairs(images: Sequence[Seen], pixels: Pixels) -> Iterator[Pair]:
+def pairs(
+    images: Sequence[Seen], pixels: Pixels, group_of: Callable[[Seen], str] | None = None
+) -> Iterator[Pair]:
     """Yield pairs of different owners, or of one owner in different splits.
 
     Parameters
     ----------
     pixels
         Gives the pixels of an image: asked for only where looks agree.
+    group_of
+        Gives the group of an image, where it is enough to know which groups belong together: then
+        pairs of groups that others join already are neither looked for nor yielded.
     """
+    search = _Search(group_of)
+    for i, j in _same(images):
+        if search.is_wanted(images[i], images[j]):
+            yield search.pair(images[i], images[j], "exact")
+    fine = lru_cache(_MOST_FINE)(lambda index: fine_of(pixels(images[index])))
+    for i, j in candidates([seen.look for seen in images]):
+        one, other = images[i], images[j]
+        is_same = one.look.content == other.look.content
+        if not is_same and search.is_wanted(one, other) and are_alike(fine(i), fine(j)):
+            yield search.pair(one, other, "near")
+
+
+def _same(images: Sequence[Seen]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of the same pixels, in order."""
     by_content: dict[str, list[int]] = {}
     for number, seen in enumerate(images):
         by_content.setdefault(seen.look.content, []).append(number)
-    exact = {
-        (first, other)
-        for numbers in by_content.values()
-        for place, first in enumerate(numbers)
-        for other in numbers[place + 1 :]
-    }
-    near = ((i, j) for i, j in candidates([seen.look for seen in images]) if (i, j) not in exact)
-    for i, j in sorted(exact):
-        if _counts(images[i], images[j]):
-            yield Pair(images[i], images[j], "exact")
-    for i, j in near:
-        if _counts(images[i], images[j]) and are_alike(pixels(images[i]), pixels(images[j])):
-            yield Pair(images[i], images[j], "near")
+    place = dict.fromkeys(by_content, 0)
+    for number, seen in enumerate(images):
+        place[seen.look.content] += 1
+        numbers = by_content[seen.look.content]
+        for index in range(place[seen.look.content], len(numbers)):
+            yield number, numbers[index]
 
 
 def _counts(one: Seen, other: Seen) -> bool:
@@ -116,18 +130,49 @@ def refuse(found: Iterable[Pair], allowed: Collection[str]) -> None:
 
 def together(owners: Collection[str], found: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Join owners that share images into groups: owner -> the first owner of its group."""
-    parent = {owner: owner for owner in owners}
+    groups = _Groups()
+    for one, other in found:
+        groups.join(one, other)
+    return {owner: groups.root(owner) for owner in owners}
 
-    def root(owner: str) -> str:
-        while parent[owner] != owner:
-            parent[owner] = parent[parent[owner]]
+
+@dataclass(slots=True)
+class _Groups:
+    """Owners in groups, each called by its first."""
+
+    parent: dict[str, str] = field(default_factory=dict)
+
+    def root(self, owner: str) -> str:
+        parent = self.parent
+        while (above := parent.setdefault(owner, owner)) != owner:
+            parent[owner] = parent[above]
             owner = parent[owner]
         return owner
 
-    for one, other in found:
-        first, second = sorted((root(one), root(other)))
-        parent[second] = first
-    return {owner: root(owner) for owner in owners}
+    def are_one(self, one: str, other: str) -> bool:
+        return self.root(one) == self.root(other)
+
+    def join(self, one: str, other: str) -> None:
+        first, second = sorted((self.root(one), self.root(other)))
+        self.parent[second] = first
+
+
+@dataclass(slots=True)
+class _Search:
+    """Which pairs are still of interest."""
+
+    group_of: Callable[[Seen], str] | None
+    groups: _Groups = field(default_factory=_Groups)
+
+    def is_wanted(self, one: Seen, other: Seen) -> bool:
+        if not _counts(one, other) or self.group_of is None:
+            return _counts(one, other)
+        return not self.groups.are_one(self.group_of(one), self.group_of(other))
+
+    def pair(self, one: Seen, other: Seen, kind: Literal["exact", "near"]) -> Pair:
+        if self.group_of is not None:
+            self.groups.join(self.group_of(one), self.group_of(other))
+        return Pair(one, other, kind)
 
 
 def seen_in(corpus: str, image: dict[str, Any], look: Look) -> Seen:

@@ -83,11 +83,15 @@ def _alike(hashes: UInt64[np.ndarray, "n"], start: int, other: int) -> list[tupl
     return list(zip((rows + start).tolist(), (columns + other).tolist(), strict=True))
 
 
-def are_alike(one: Shaped[np.ndarray, "..."], other: Shaped[np.ndarray, "..."]) -> bool:
-    """Decide on a candidate pair of images, (h, w) or (h, w, 3): correlation of 64 x 64 pixels."""
-    pair = np.stack([_small(pixels, FINE_SIDE).ravel() for pixels in (one, other)])
-    fine = _unit(pair)
-    return float(fine[0] @ fine[1]) >= LEAST_FINE
+def fine_of(pixels: Shaped[np.ndarray, "h w *rgb"]) -> Float32[np.ndarray, "4096"]:
+    """Shrink an image to 64 x 64 pixels of mean 0 and length 1, to be compared with others."""
+    unit: Float32[np.ndarray, 4096] = _unit(_small(pixels, FINE_SIDE).reshape(1, -1))[0]
+    return unit
+
+
+def are_alike(one: Float32[np.ndarray, "4096"], other: Float32[np.ndarray, "4096"]) -> bool:
+    """Decide on a candidate pair of images by the correlation of what `fine_of` gives."""
+    return float(one @ other) >= LEAST_FINE
 
 
 def _greys(look: Look) -> UInt8[np.ndarray, "256"]:

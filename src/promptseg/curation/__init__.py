@@ -24,6 +24,7 @@ from promptseg.curation.tally import hint, moved_in_words, notes_in_words, subje
 from promptseg.errors import DataError
 from promptseg.isolated import Limits, Lost, Processes
 from promptseg.parquet import write_atomically
+from promptseg.reader.companion import companions
 from promptseg.reader.folder import Listing, scan
 from promptseg.reader.frame_labels import NO_MASK
 from promptseg.reader.mapped import scan_by
@@ -177,6 +178,7 @@ def _table_of_names(listing: Listing, plan: Plan) -> bytes:
 
 def _identity(folder: Path, listing: Listing, plan: Plan) -> str:
     files = [file for i in listing.images for file in (*i.paths, *(m.where for m in i.masks))]
+    files += sorted(companions(folder, files))
     pieces_hang_on = replace(plan.settings, split=None, split_seed=0, allow_leaks=())
     reading = plan.reading
     facts = (pieces_hang_on, plan.rules, listing, reading.names.key_id, reading.naming)

@@ -11,6 +11,7 @@ from promptseg.errors import DataError
 from promptseg.likeness import Look, look_of
 from promptseg.parquet import facts_of
 from promptseg.pixels import encode_image
+from promptseg.reader.dicom.patient import PLACEHOLDER
 from promptseg.reader.folder import ImageFile
 from promptseg.reader.frame import Frame, targets_in
 from promptseg.reader.frames import read_frames
@@ -89,7 +90,9 @@ def _checked(frame: Frame, image: ImageFile, plan: Plan) -> Iterator[Kept | Drop
         row = _image_row(frame, image, plan, content)
         names = plan.reading.names
         moved = frozenset(names.source(item.source) for item in frame.labels if item.regridded)
-        yield Kept(row, content, list(kept.values()), look, moved, frame.notes)
+        is_header = row.subject_source == "header"
+        notes = tuple(note for note in frame.notes if is_header or note != PLACEHOLDER)
+        yield Kept(row, content, list(kept.values()), look, moved, notes)
     else:
         yield DropRow(source=frame.source, image_id=frame.image_id, reason=NO_TARGET)
 

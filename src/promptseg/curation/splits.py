@@ -44,11 +44,12 @@ def split(writer: CorpusWriter, settings: Curation) -> dict[str, str]:
         name = of.look.image_id
         return decode_image(writer.picture(name), hashes[name])
 
-    found = list(pairs(seen, pixels))
     if settings.split is not None:
         shares = parse_shares(settings.split)
         owners = {i["image_id"]: _owner(i, settings.split_by == "image") for i in images}
+        found = list(pairs(seen, pixels, lambda of: owners[of.look.image_id]))
         return _drawn(writer, owners, found, shares, settings.split_seed)
+    found = list(pairs(seen, pixels))
     _one_split_each(images)
     refuse(found, settings.allow_leaks)
     return {"split": f"by the pattern {settings.split_pattern} of paths"}

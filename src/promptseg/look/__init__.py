@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from promptseg.errors import DataError
 from promptseg.isolated import Limits, Lost, Processes
@@ -11,12 +12,14 @@ from promptseg.look.content import WORDS, Content, look_into
 from promptseg.look.drawing import Drawn, drawn
 from promptseg.look.names import Guess, Shape, by_name, guess
 from promptseg.look.proposal import Part, proposed
+from promptseg.look.watch import Watch
 from promptseg.reader.folder import Listing, printable, scan
 from promptseg.reader.kind import Kind
 from promptseg.reader.mapped import files_in, scan_by
 from promptseg.reader.mapping import MappingFile, read_mapping
 
 __all__ = ["First", "Section", "look", "look_apart"]
+_MOST_LOST = 30  # processes: each may cost as long as a look
 _LIMITS = Limits(silent_s=3600.0)  # nothing is heard before all is drawn
 PROPOSAL = "mapping.toml"
 _BY_NAME = "names and headers"
@@ -52,7 +55,7 @@ class First:
     has_modality: bool
 
 
-def look(folder: Path, out: Path, mapping: Path | None = None) -> First:
+def look(folder: Path, out: Path, mapping: Path | None = None, watch: Watch | None = None) -> First:
     """Look at a folder: write a page and, unless a mapping file is given, a proposal of one.
 
     Parameters
@@ -61,6 +64,8 @@ def look(folder: Path, out: Path, mapping: Path | None = None) -> First:
         The page to write (.html), or a folder for it.
     mapping
         Draw what this mapping file makes of the folder.
+    watch
+        Which files are not to be read.
 
     Raises
     ------
@@ -71,20 +76,21 @@ def look(folder: Path, out: Path, mapping: Path | None = None) -> First:
 
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
+    watch = watch or Watch()
     page = out if out.suffix.lower() in (".html", ".htm") else out / "look.html"
     files = list(files_in(folder))
     readable = [source for source, why in files if why is None]
     guessed = guess(readable)
-    contents: dict[str, Content] = {}
+    contents: dict[str, Content] | None = None
     if mapping is None:
-        parts = _parts(folder, guessed)
+        parts = _parts(folder, guessed, watch)
         contents = {part.pattern: part.content for part in parts}
         text = proposed(folder, guessed, parts)
         target = _write_proposal(page.parent / PROPOSAL, text)
     else:
         target = mapping
         text = mapping.read_text("utf-8", errors="replace") if mapping.is_file() else ""
-    first = _drawn(folder, page, target, text, contents, is_given=mapping is not None)
+    first = _drawn(folder, page, target, text, contents, watch)
     write_page(first)
     return first
 
@@ -92,21 +98,30 @@ def look(folder: Path, out: Path, mapping: Path | None = None) -> First:
 def look_apart(folder: Path, out: Path, mapping: Path | None = None) -> First:
     """Look in a process of its own, whose memory is bounded and which a file may crash.
 
+    Then another process looks again, without that file.
+
     Raises
     ------
     DataError
-        As `look`, or that process was lost.
+        As `look`; or a process was lost and none of its files to blame, or too many were.
     """
-    task = folder, out, mapping
-    ((_, told),) = Processes(1, _LIMITS).one_each(_looked, [task], _size)
-    if isinstance(told, DataError):
-        raise told
-    if isinstance(told, Lost):
-        raise DataError(f"A file of the folder cannot be looked at: {told.reason}.")
-    return told
+    with TemporaryDirectory() as place:
+        watch, why = Watch(note=Path(place) / "at"), ""
+        for _ in range(_MOST_LOST):
+            task = folder, out, mapping, watch
+            ((_, told),) = Processes(1, _LIMITS).one_each(_looked, [task], _size)
+            if isinstance(told, DataError):
+                raise told
+            if not isinstance(told, Lost):
+                return told
+            why = told.reason
+            if watch.at() is None:
+                raise DataError(f"The folder cannot be looked at: {why}.")
+            watch = watch.after(why)
+    raise DataError(f"The folder cannot be looked at: {_MOST_LOST} times, {why}.")
 
 
-def _looked(task: tuple[Path, Path, Path | None]) -> First | DataError:
+def _looked(task: tuple[Path, Path, Path | None, Watch | None]) -> First | DataError:
     try:
         return look(*task)
     except DataError as error:
@@ -117,12 +132,12 @@ def _size(_: First | DataError) -> int:
     return 0
 
 
-def _parts(folder: Path, guessed: Guess) -> list[Part]:
+def _parts(folder: Path, guessed: Guess, watch: Watch) -> list[Part]:
     """Look into masks of every shape; what differs by object is parted, what is alike joined."""
 
     def look_at(shape: Shape) -> Part:
         images = {source: guessed.images[key] for source, key in shape.keys.items()}
-        return Part((shape,), look_into(folder, sorted(shape.keys), images.__getitem__))
+        return Part((shape,), look_into(folder, sorted(shape.keys), images.__getitem__, watch))
 
     parts: list[Part] = []
     for shape in guessed.shapes:
@@ -155,20 +170,23 @@ def _drawn(
     page: Path,
     target: Path,
     text: str,
-    contents: dict[str, Content],
-    *,
-    is_given: bool,
+    contents: dict[str, Content] | None,
+    watch: Watch,
 ) -> First:
-    """Read the folder as the mapping file says, and draw what comes of it."""
+    """Read the folder as the mapping file says, and draw what comes of it.
+
+    `contents` are what our own proposal was made of; None where a mapping file was given.
+    """
     error: str | None = None
     listing, mapping = Listing((), (), None), MappingFile(name=target.name)
     try:
         mapping = read_mapping(target)
         listing = scan_by(folder, mapping) if mapping.has_patterns() else scan(folder)
     except DataError as problem:
-        if is_given:
+        if contents is None:
             raise
         error = str(problem)
+    left_out = (*watch.told(), *listing.left_out)
     return First(
         folder=printable(folder.resolve().name),
         page=page,
@@ -176,9 +194,9 @@ def _drawn(
         text=text,
         n_images=len(listing.images),
         without=tuple(printable(i.source) for i in listing.images if not i.masks),
-        sections=tuple(_sections(folder, listing, mapping, contents)),
-        left_out=listing.left_out,
-        reasons=dict(Counter(why for _, why in listing.left_out).most_common()),
+        sections=tuple(_sections(folder, listing, mapping, contents or {}, watch)),
+        left_out=left_out,
+        reasons=dict(Counter(why for _, why in left_out).most_common()),
         error=error,
         images=tuple(found.text for found in mapping.images),
         has_modality=bool(mapping.modality or mapping.modalities),
@@ -186,7 +204,11 @@ def _drawn(
 
 
 def _sections(
-    folder: Path, listing: Listing, mapping: MappingFile, contents: dict[str, Content]
+    folder: Path,
+    listing: Listing,
+    mapping: MappingFile,
+    contents: dict[str, Content],
+    watch: Watch,
 ) -> Iterator[Section]:
     kinds: list[Kind | None] = [masks.kind for masks in mapping.masks]
     kinds = kinds or [None]
@@ -201,7 +223,7 @@ def _sections(
             what=_what(content, None if kind is None else kind.in_words()),
             n_masks=sum(mask.kind is kind for image in images for mask in image.masks),
             n_images=len(images),
-            pictures=tuple(drawn(folder, images, kind)),
+            pictures=tuple(drawn(folder, images, kind, watch)),
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from promptseg.errors import DataError
+from promptseg.look.watch import Watch
 from promptseg.reader.channels import count_channels
 from promptseg.reader.drawn import filled
 from promptseg.reader.folder import ARRAYS, is_volume
@@ -73,22 +74,25 @@ class _Seen:
     reasons: list[str] = field(default_factory=list)
 
 
-def look_into(folder: Path, masks: Sequence[str], image_of: Callable[[str], str]) -> Content:
+def look_into(
+    folder: Path, masks: Sequence[str], image_of: Callable[[str], str], watch: Watch
+) -> Content:
     """Look into some of the masks of one shape; `image_of` gives the image of a mask."""
     chosen = [masks[i] for i in np.unique(np.linspace(0, len(masks) - 1, _MOST_FILES).astype(int))]
     is_stack = all(source.lower().endswith(ARRAYS) for source in chosen)
-    if is_stack and (n_channels := count_channels(folder / chosen[0])):
+    if is_stack and (n_channels := _channels(folder, chosen[0], watch)):
         return Content(what="channels", n_looked_at=1, n_channels=n_channels)
     seen = _Seen()
     for source in chosen:
         try:
-            raw = read_raw(folder / source)
-            _count(raw, seen)
+            with watch.reading("guess", source):
+                raw = read_raw(folder / source)
+                _count(raw, seen)
         except DataError as error:
             seen.reasons.append(str(error))
             continue
         seen.is_flat &= not is_volume(source)
-        seen.n_cropped += _is_smaller(raw, folder / image_of(source))
+        seen.n_cropped += _is_smaller(raw, folder, image_of(source), watch)
     what, threshold = _judged(seen)
     n_pixels = seen.n_pixels or 1
     return Content(
@@ -120,12 +124,21 @@ def _count(raw: RawMask, seen: _Seen) -> None:
     seen.lossy |= raw.lossy
 
 
-def _is_smaller(raw: RawMask, image: Path) -> bool:
+def _channels(folder: Path, source: str, watch: Watch) -> int:
+    try:
+        with watch.reading("guess", source):
+            return count_channels(folder / source)
+    except DataError:  # reported when it is read
+        return 0
+
+
+def _is_smaller(raw: RawMask, folder: Path, image: str, watch: Watch) -> bool:
     """Tell a mask that would fit into its image, and is of another size."""
-    if raw.values.ndim != 2 or is_volume(image.name):
+    if raw.values.ndim != 2 or is_volume(image):
         return False
     try:
-        pages = open_pages(image)
+        with watch.reading("guess", image):
+            pages = open_pages(folder / image)
     except DataError:
         return False
     own, size = raw.values.shape, pages.size

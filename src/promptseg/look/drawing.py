@@ -1,12 +1,14 @@
 """Some images of a kind with their masks drawn over them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from promptseg.errors import DataError
+from promptseg.look.watch import Watch
 from promptseg.pixels import displayed
 from promptseg.reader.folder import ImageFile, printable
 from promptseg.reader.frame import Frame, targets_in
@@ -46,7 +48,9 @@ class Drawn:
     place: str  # which slice of a volume
 
 
-def drawn(folder: Path, images: Sequence[ImageFile], kind: Kind | None) -> Iterator[Drawn]:
+def drawn(
+    folder: Path, images: Sequence[ImageFile], kind: Kind | None, watch: Watch
+) -> Iterator[Drawn]:
     """Draw some images with their masks of one kind, spread over all."""
     naming = Naming(nameless="object", binary=kind is None)
     reading = Reading(folder=folder, dataset="look", naming=naming, keep_empty=True)
@@ -56,7 +60,7 @@ def drawn(folder: Path, images: Sequence[ImageFile], kind: Kind | None) -> Itera
     for index in chosen if images else ():
         image = images[index]
         own = replace(image, masks=tuple(mask for mask in image.masks if mask.kind is kind))
-        picture = _picture(own, reading, hues)
+        picture = _picture(own, reading, hues, watch)
         if picture is not None:
             yield picture
             n_drawn += 1
@@ -64,10 +68,41 @@ def drawn(folder: Path, images: Sequence[ImageFile], kind: Kind | None) -> Itera
             return
 
 
-def _picture(image: ImageFile, reading: Reading, hues: dict[str, int]) -> Drawn | None:
+def _picture(
+    image: ImageFile, reading: Reading, hues: dict[str, int], watch: Watch
+) -> Drawn | None:
     """Draw an image, or that slice of a volume that shows most."""
+    if image.source in watch.suspects and watch.why("draw", image.source) is None:
+        _try_alone(image, reading, watch)
+    whys = [watch.why("draw", mask.source) for mask in image.masks]
+    reasons = [why for why in whys if why is not None]
+    left = (mask for mask, why in zip(image.masks, whys, strict=True) if why is None)
+    image = replace(image, masks=tuple(left))
+    picture = None
+    try:
+        with watch.reading("draw", image.source):
+            frame = _fullest(image, reading, reasons)
+            told = tuple(dict.fromkeys(reasons))
+            picture = None if frame is None else _drawn(frame, told, hues)
+    except DataError as error:
+        reasons.append(str(error))
+    told = tuple(dict.fromkeys(reasons))
+    if picture is None and told:
+        return Drawn(printable(image.source), 0, 0, "", (), 0, told, "")
+    return picture
+
+
+def _try_alone(image: ImageFile, reading: Reading, watch: Watch) -> None:
+    """Read an image without masks, then with each mask, to see which ends the process."""
+    for mask in (None, *image.masks):
+        own = replace(image, masks=() if mask is None else (mask,))
+        with suppress(DataError), watch.reading("alone", (mask or image).source):
+            _fullest(own, reading, [])
+
+
+def _fullest(image: ImageFile, reading: Reading, reasons: list[str]) -> Frame | None:
+    """Give the frame of an image that shows most; what is left out is added to `reasons`."""
     best: tuple[int, Frame] | None = None
-    reasons: list[str] = []
     try:
         for n_seen, piece in enumerate(read_frames(image, reading)):
             if not isinstance(piece, Frame):
@@ -80,10 +115,7 @@ def _picture(image: ImageFile, reading: Reading, hues: dict[str, int]) -> Drawn 
                 break
     except DataError as error:
         reasons.append(str(error))
-    told = tuple(dict.fromkeys(reasons))
-    if best is None:
-        return Drawn(printable(image.source), 0, 0, "", (), 0, told, "") if told else None
-    return _drawn(best[1], told, hues)
+    return None if best is None else best[1]
 
 
 def _drawn(frame: Frame, reasons: tuple[str, ...], hues: dict[str, int]) -> Drawn:

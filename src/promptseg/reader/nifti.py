@@ -64,8 +64,8 @@ def _stored(proxy: "ArrayProxy", path: Path) -> Shaped[np.ndarray, "..."]:
     if not path.name.lower().endswith(".gz"):
         return np.asanyarray(proxy.get_unscaled())
     n_bytes = int(np.prod(proxy.shape, dtype=np.int64)) * proxy.dtype.itemsize
-    packed = _at_once(path, proxy.offset, n_bytes)
-    content = _piece_by_piece(path, proxy.offset, n_bytes) if packed is None else packed
+    found = _at_once(path, proxy.offset, n_bytes)
+    content = _piece_by_piece(path, proxy.offset, n_bytes) if found is None else found
     return np.frombuffer(content, proxy.dtype).reshape(proxy.shape, order="F")
 
 

@@ -32,7 +32,7 @@ _SAME_SPACING = 1e-3
 KIND = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 KIND_MORE = ("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration")
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber")
-PATIENT = ("PatientID", "PatientName")
+PATIENT = ("PatientID", "PatientName", "StudyInstanceUID")
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 SPACING = ("SpacingBetweenSlices", "ImagerPixelSpacing", "PixelSpacingCalibrationType")
 ULTRASOUND = ("SequenceOfUltrasoundRegions",)
@@ -59,6 +59,7 @@ class ImageFacts:
     kind: Kind
     slices: tuple[Slice, ...]
     patient: str | None
+    study_uid: str | None
     notes: tuple[str, ...]
 
 
@@ -155,6 +156,7 @@ def _image(header: Header, source: str, sop_class: str) -> ImageFacts:
         kind=kind,
         slices=frames_of(data, source, sop_uid, count, spacing),
         patient=_patient(data),
+        study_uid=text(data, "StudyInstanceUID"),
         notes=notes,
     )
 

@@ -76,6 +76,46 @@ def to_voxels(series: Series) -> Float[np.ndarray, "4 4"] | None:
     return inverse
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Levels:
+    """How high the slices of a series lie, and where points of the patient fall on each.
+
+    Heights go along the normal. Those of an even grid are counted in slices; slices without one
+    (a gap, a tilted gantry) in the shortest distance between two, and each has its own origin.
+    """
+
+    matrix: Float[np.ndarray, "3 3"]  # from mm in LPS to columns, rows, heights, but for a shift
+    shifts: Float[np.ndarray, "n 3"]  # of each slice
+    heights: Float[np.ndarray, "n"]
+
+    @classmethod
+    def of(cls, series: Series) -> "Levels | None":
+        """Index a series; None if it does not say where its slices lie."""
+        count, inverse = len(series.slices), to_voxels(series)
+        if inverse is not None:
+            shifts = np.tile(inverse[:3, 3], (count, 1))
+            return cls(inverse[:3, :3], shifts, np.arange(count, dtype=float))
+        one = series.slices[0]
+        positions = [item.position for item in series.slices if item.position is not None]
+        is_placed = len(positions) == count and one.along_x is not None
+        if not is_placed or one.spacing_yx_mm is None:
+            return None
+        placed, (y_mm, x_mm) = np.array(positions), one.spacing_yx_mm
+        x, y = np.array(one.along_x), np.array(one.along_y)
+        normal = np.cross(x, y)
+        depth = float(np.diff(placed @ normal).min()) if count > 1 else min(y_mm, x_mm)
+        matrix = np.stack([x / x_mm, y / y_mm, normal / depth])
+        return cls(matrix, -(placed @ matrix.T) * (1, 1, 0), placed @ matrix[2])
+
+    def nearest(self, height: float) -> int:
+        """Find the slice nearest to a height; of two, the lower."""
+        return int(np.abs(self.heights - height).argmin())
+
+    def distance(self, height: float) -> float:
+        """Give how far a height is from the nearest slice: up to a half, it lies on it."""
+        return abs(height - float(self.heights[self.nearest(height)]))
+
+
 def lps_affine(one: Slice, step: Float[np.ndarray, "3"]) -> Float[np.ndarray, "4 4"]:
     """Give the map from (column, row, slice) of frames to mm in the patient (LPS)."""
     y_mm, x_mm = one.spacing_yx_mm or (1.0, 1.0)

@@ -1,12 +1,14 @@
 """RT structure sets: contours in the patient as masks on the slices of a series.
 
 A pixel belongs to an object if its centre lies inside an odd number of the contours of its slice,
-so that a contour within another cuts a hole. Points on an edge count as right of or below it,
+so that a contour within another cuts a hole. A contour that is there twice counts once, unless it
+says of itself that contours exclude each other. Points on an edge count as right of or below it,
 which makes objects that share an edge share no pixel.
 """
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from jaxtyping import Bool, Float, Integer
 
 from promptseg.errors import DataError
 from promptseg.reader.dicom.drawn import Drawn, clean_name, with_instances
-from promptseg.reader.dicom.grid import to_voxels
+from promptseg.reader.dicom.grid import Levels
 from promptseg.reader.dicom.header import items, numbers, opened, text, whole
 from promptseg.reader.dicom.model import DicomMask, Series
 from promptseg.reader.dicom.seg import Drawing
@@ -24,28 +26,30 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _KEYWORDS = ("StructureSetROISequence", "ROIContourSequence")
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_XOR = "CLOSEDPLANAR_XOR"
+_CLOSED = ("CLOSED_PLANAR", _XOR)
 _FLAT = 0.1  # of the distance between slices
 _SAME_PLANE = 0.01
 _AT_ONCE = 2**20  # crossings of edges and rows
 Contour = Float[np.ndarray, "_ 2"]  # corners (x, y) in voxels
 NEARBY = "contours between slices: drawn on the nearest"
+TWICE = "contours that are in a structure set twice count once"
 
 
 def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
     """Read a structure set onto the slices of a series.
 
     A contour between slices goes to the nearest; of several planes that have the same nearest
-    slice only the nearest counts.
+    slice only the nearest counts. Where a slice is missing, its contours are left out.
 
     Raises
     ------
     DataError
-        It is damaged, or the slices of the series make no even grid.
+        It is damaged, or the slices of the series do not say where they lie.
     """
-    inverse = to_voxels(series)
-    if inverse is None:
-        raise DataError("the slices of its image make no even grid that contours could lie in")
+    levels = Levels.of(series)
+    if levels is None:
+        raise DataError("the slices of its image do not say where they lie, as contours do")
     with opened(folder / mask.path, _KEYWORDS) as header:
         names = {
             whole(roi, "ROINumber"): clean_name(text(roi, "ROIName"))
@@ -59,10 +63,11 @@ def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
                 raise DataError("its structures are not numbered")
             seen.add(number)
             drawn = Drawn(names.get(number) or f"ROI {number}", number, series.kind.columns)
-            planes, why = _planes(items(roi, "ContourSequence"), inverse, series)
+            contours = list(_once(items(roi, "ContourSequence"), notes))
+            planes, why = _planes(contours, levels, series)
             reasons += [(drawn.name, reason) for reason in why]
-            for index, contours in _nearest(planes, notes).items():
-                drawn.add(index, fill(contours, series.shape[1:]))
+            for index, polygons in _nearest(planes, levels, notes).items():
+                drawn.add(index, fill(polygons, series.shape[1:]))
             objects.append(drawn)
     return Drawing(
         objects=with_instances(objects),
@@ -71,11 +76,38 @@ def read_rtstruct(folder: Path, mask: DicomMask, series: Series) -> Drawing:
     )
 
 
+def _once(contours: "Iterable[Dataset]", notes: set[str]) -> "Iterator[Dataset]":
+    """Leave out contours that are there already: the second would take the first away."""
+    seen = set[bytes]()
+    for contour in contours:
+        flat = numbers(contour, "ContourData")
+        is_plain = text(contour, "ContourGeometricType") == _CLOSED[0]
+        if is_plain and flat is not None and len(flat) % 3 == 0 and len(flat) >= 9:
+            edges = _edges(np.array(flat).reshape(-1, 3))
+            if edges in seen:
+                notes.add(TWICE)
+                continue
+            seen.add(edges)
+        yield contour
+
+
+def _edges(points: Float[np.ndarray, "_ 3"]) -> bytes:
+    """Hash a polygon by its edges, wherever it begins and whichever way round it goes."""
+    ends = np.stack([points, np.roll(points, -1, axis=0)], axis=1) + 0.0  # no -0
+    ends = ends[(ends[:, 0] != ends[:, 1]).any(axis=1)]
+    first, other = ends[:, 0], ends[:, 1]
+    at = (first != other).argmax(axis=1)[:, None]  # the first axis in which they differ
+    is_back = np.take_along_axis(first, at, axis=1) > np.take_along_axis(other, at, axis=1)
+    edges = np.where(is_back, np.hstack([other, first]), np.hstack([first, other]))
+    return hashlib.sha256(edges[np.lexsort(edges.T)].tobytes()).digest()
+
+
 def _planes(
-    contours: "Iterable[Dataset]", inverse: Float[np.ndarray, "4 4"], series: Series
+    contours: "Iterable[Dataset]", levels: Levels, series: Series
 ) -> tuple[dict[float, list[Contour]], list[str]]:
-    """Sort contours by the slice (a fraction) they lie on; count what cannot be drawn (whole)."""
+    """Sort contours by the height they lie at; count what cannot be drawn (whole)."""
     planes: dict[float, list[Contour]] = defaultdict(list)
+    gaps: dict[float, int] = defaultdict(int)  # contours by height
     n_open = n_bad = n_tilted = n_outside = n_cut = 0
     ends = np.array(series.shape[:0:-1])  # columns, rows
     for contour in contours:
@@ -86,34 +118,47 @@ def _planes(
         if flat is None or len(flat) % 3 or len(flat) < 9:
             n_bad += 1
             continue
-        points = np.array(flat).reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
-        height = float(points[:, 2].mean())
-        if np.abs(points[:, 2] - height).max() > _FLAT:
+        points = np.array(flat).reshape(-1, 3) @ levels.matrix.T
+        heights = points[:, 2] + levels.shifts[0, 2]
+        height = float(heights.mean())
+        if np.abs(heights - height).max() > _FLAT:
             n_tilted += 1
-        elif not -0.5 <= height <= len(series.slices) - 0.5:
-            n_outside += 1
+        elif levels.distance(height) > 0.5:
+            if levels.heights[0] < height < levels.heights[-1]:
+                gaps[_key(gaps, height)] += 1
+            else:
+                n_outside += 1
         else:
-            key = next((h for h in planes if abs(h - height) <= _SAME_PLANE), height)
-            planes[key].append(points[:, :2])
-            n_cut += bool((points[:, :2] < -1).any() or (points[:, :2] > ends).any())
+            key = _key(planes, height)
+            corners = points[:, :2] + levels.shifts[levels.nearest(key), :2]
+            planes[key].append(corners)
+            n_cut += bool((corners < -1).any() or (corners > ends).any())
     counted = (
         (n_open, "contours that are not closed (points, open lines)"),
         (n_bad, "contours that are damaged or have fewer than 3 points"),
         (n_tilted, "contours that do not lie along the slices"),
         (n_outside, "contours above or below the slices"),
+        (sum(gaps.values()), f"contours on {len(gaps)} slices that are not here"),
         (n_cut, "contours that reach out of the slices by more than half a pixel: cut there"),
     )
     return planes, [f"{n} {what}" for n, what in counted if n]
 
 
-def _nearest(planes: dict[float, list[Contour]], notes: set[str]) -> dict[int, list[Contour]]:
+def _key(planes: Mapping[float, object], height: float) -> float:
+    """Give the plane that a height belongs to, which may be its own."""
+    return next((known for known in planes if abs(known - height) <= _SAME_PLANE), height)
+
+
+def _nearest(
+    planes: dict[float, list[Contour]], levels: Levels, notes: set[str]
+) -> dict[int, list[Contour]]:
     """Choose for each slice the plane of contours that lies nearest."""
     chosen: dict[int, float] = {}
     for height in sorted(planes):
-        index = max(0, int(np.ceil(height - 0.5)))
-        if abs(height - index) > _FLAT:
+        index, distance = levels.nearest(height), levels.distance(height)
+        if distance > _FLAT:
             notes.add(NEARBY)
-        if index not in chosen or abs(height - index) < abs(chosen[index] - index):
+        if index not in chosen or distance < levels.distance(chosen[index]):
             chosen[index] = height
     return {index: planes[height] for index, height in chosen.items()}
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from promptseg.reader.dicom.facts import MOST_BYTES, ImageFacts
 from promptseg.reader.dicom.model import Kind, Series, Slice
+from promptseg.reader.dicom.patient import PLACEHOLDER, shared_placeholders
 
 _SAME_DIRECTION = 1e-3
 _SAME_EDGE = 1e-3  # of an edge
@@ -285,13 +286,16 @@ def joined(files: Iterable[ImageFacts]) -> tuple[list[Series], list[Dropped]]:
     Software that takes names away can give all patients the same UIDs.
     """
     by_uid = defaultdict[tuple[str, str], list[ImageFacts]](list)
+    files = list(files)
+    merged = shared_placeholders(files)
     for file in files:
         by_uid[file.series_uid, file.patient or ""].append(file)
     found: list[Series] = []
     dropped: list[Dropped] = []
     for uid in sorted(by_uid):
         series, left = series_of(by_uid[uid])
-        found += series
+        note = (PLACEHOLDER,) if uid[1] in merged else ()
+        found += [replace(one, notes=(*one.notes, *note)) for one in series]
         dropped += left
     return found, dropped
 
