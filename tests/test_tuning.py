@@ -474,8 +474,8 @@ def test_gradients_are_laid_out_as_their_parameters_are():
     weight = torch.nn.Parameter(torch.randn(3, 5, generator=generator))
     grads = [torch.randn(5, 3, generator=generator).t() for _ in range(2)]
     wanted = weight.detach().clone().requires_grad_()
-    for grad in grads:
-        step._add([weight], [grad])
+    step._add([weight], [[grads[0]]])
+    step._add([weight], [[grads[1]], [None]])
     wanted.grad = (grads[0] + grads[1]).contiguous()
     torch.optim.AdamW([weight], fused=True).step()
     torch.optim.AdamW([wanted], fused=False).step()

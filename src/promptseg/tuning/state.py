@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from promptseg.errors import DataError
 from promptseg.parquet import write_atomically
-from promptseg.tuning.network import set_values, trained_values
+from promptseg.tuning.network import set_values
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -38,12 +38,10 @@ def save_state(
     identity: str,
 ) -> None:
     """Write parameters, optimiser and progress together."""
-    tensors = {f"value/{name}": value for name, value in trained_values(network, names).items()}
+    tensors = {f"value/{name}": network.get_parameter(name) for name in names}
     for name in names:
         moments = optimizer.state.get(network.get_parameter(name), {})
-        tensors |= {
-            f"{kind}/{name}": moments[kind].detach().cpu().clone() for kind in MOMENTS if moments
-        }
+        tensors |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS if moments}
     told = {
         "identity": identity,
         "step": done.step,
@@ -58,13 +56,13 @@ def save_state(
 
 def save_best(folder: Path, network: nn.Module, names: Sequence[str]) -> None:
     """Keep the parameters as they are as the best."""
-    _write(folder / BEST, trained_values(network, names), {})
+    _write(folder / BEST, {name: network.get_parameter(name) for name in names}, {})
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors.torch import save
 
-    write_atomically(path, save(dict(tensors), metadata))
+    write_atomically(path, save({k: v.detach().cpu() for k, v in tensors.items()}, metadata))
 
 
 def load_best(folder: Path, network: nn.Module) -> None:

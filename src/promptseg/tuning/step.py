@@ -68,9 +68,9 @@ class Stepper:
         sums = torch.zeros(4, dtype=torch.float64)
         own = batch[here::of]
         for start in range(0, len(own), at_once := self._at_once()):
-            for parts, grads in side_by_side(each, own[start : start + at_once], at_once):
-                sums += parts
-                _add(learned, grads)
+            found = side_by_side(each, own[start : start + at_once], at_once)
+            sums += sum(parts for parts, _ in found)
+            _add(learned, [grads for _, grads in found])
         sums, norm = self._shared(sums)
         if not (torch.isfinite(sums).all() and np.isfinite(norm)):
             shown = ", ".join(item.image_id for item in batch)
@@ -161,18 +161,24 @@ class Stepper:
         return _mean(losses)
 
 
-def _add(parameters: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
-    """Add gradients to those of other images.
+def _add(parameters: Sequence[Tensor], images: Sequence[Sequence[Tensor | None]]) -> None:
+    """Add the gradients of some images to those that are there.
 
     They are laid out as their parameters are, which a fused optimiser takes for granted; and
     several may lie in one memory.
     """
-    for parameter, grad in zip(parameters, grads, strict=True):
-        if grad is not None:
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter).copy_(grad)
-            else:
-                parameter.grad.add_(grad)
+    for parameter, *grads in zip(parameters, *images, strict=True):
+        found = [grad for grad in (parameter.grad, *grads) if grad is not None]
+        if not found:
+            continue
+        total = torch.empty_like(parameter)
+        if len(found) == 1:
+            total.copy_(found[0])
+        else:
+            torch.add(found[0], found[1], out=total)
+        for grad in found[2:]:
+            total.add_(grad)
+        parameter.grad = total
 
 
 def _mean(losses: Sequence[Loss]) -> Loss:
