@@ -7,7 +7,7 @@ from pathlib import Path
 
 # from glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-KEPT_BYTES = (1 << 31) - 1  # the most that mallopt takes
+KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> bool:
