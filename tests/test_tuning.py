@@ -32,6 +32,7 @@ from promptseg.tuning.items import Item
 from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
 from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
+from promptseg.tuning.state import Progressed, load_state, save_state
 from promptseg.tuning.step import StepLog, Stepper
 from promptseg.tuning.training import Stepped, Validated
 
@@ -481,6 +482,24 @@ def test_gradients_are_laid_out_as_their_parameters_are():
     torch.optim.AdamW([wanted], fused=False).step()
 
     torch.testing.assert_close(weight, wanted)
+
+
+def test_a_state_goes_on_where_its_parameters_are(tmp_path):
+    """Fused AdamW refuses steps that are counted on another device."""
+    here = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(here.parameters(), fused=True)
+    here(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    names = [name for name, _ in here.named_parameters()]
+    save_state(tmp_path, here, names, optimizer, Progressed(step=1), "this one")
+    there = torch.nn.Linear(2, 1, device="meta")
+    resumed = torch.optim.AdamW(there.parameters())
+    done = load_state(tmp_path, there, names, resumed, "this one")
+
+    assert done is not None
+    kept = [value for moments in resumed.state.values() for value in moments.values()]
+    assert len(kept) == 6
+    assert {value.device.type for value in kept} == {"meta"}
 
 
 def test_images_side_by_side_teach_what_they_teach_one_by_one(bright_model, dark, tmp_path):

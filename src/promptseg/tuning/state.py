@@ -128,8 +128,8 @@ def load_state(
         parameter = network.get_parameter(name)
         moments = {k: tensors[f"{k}/{name}"] for k in MOMENTS if f"{k}/{name}" in tensors}
         if moments:
-            on = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
-            optimizer.state[parameter] = on
+            # the count of steps as well: a fused optimiser reads it where the parameter is
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
     return Progressed(**told)
 
 
