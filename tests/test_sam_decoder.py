@@ -140,6 +140,35 @@ def test_mixed_types_learn_as_well(head: SamHead):
     assert float(torch.cosine_similarity(*found, dim=0)) > 0.99
 
 
+def test_positions_follow_the_matrix_that_makes_them(head: SamHead):
+    """They are kept between images; other weights or another type make others."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    matrix = head.prompt_encoder.shared_embedding.positional_embedding
+    with torch.inference_mode():
+        before = head.prepare(features).positions
+        assert head.prepare(features).positions is before
+        matrix.mul_(2)
+        after = head.prepare(features).positions
+    expected = head.image_positions().flatten(2).transpose(1, 2)
+
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, expected, rtol=0, atol=0)
+    assert head.double().prepare(features.double()).positions.dtype == torch.float64
+
+
+def test_a_model_that_answered_can_be_trained(head: SamHead):
+    """What was kept in inference mode, or with mixed types, serves gradients as well."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    fresh = head.prepare(features).positions
+    head._placed = None
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        head(head.prepare(features), *_asked(head, "box"))
+    prepared = head.prepare(features)
+    head(prepared, *_asked(head, "box"))[0].square().mean().backward()
+
+    torch.testing.assert_close(prepared.positions, fresh, rtol=0, atol=0)
+
+
 def test_prompts_of_one_image_do_not_see_each_other(head: SamHead):
     """Together or alone, in any order: what an image's prompts share is not changed by them."""
     features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))

@@ -113,6 +113,7 @@ class SamHead(nn.Module):
         self.embedding_px = embedding_px
         self.prompt_encoder = SamPromptEncoder(config)
         self.mask_decoder = SamMaskDecoder(decoder)
+        self._placed: tuple[Tensor, Tensor] | None = None  # a matrix, and positions made by it
 
     def image_positions(self) -> Float[Tensor, "1 256 s s"]:
         """Encode the position of every cell of the embedding."""
@@ -122,13 +123,31 @@ class SamHead(nn.Module):
         y, x = torch.meshgrid(centre, centre, indexing="ij")
         return cast(Tensor, positions(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None])
 
+    def _positions_by_cell(self) -> Float[Tensor, "1 n c"]:
+        """Give the same, row by row; made once, since the matrix behind them is never trained."""
+        matrix = self.prompt_encoder.shared_embedding.positional_embedding
+        if self._placed:
+            by, positions = self._placed
+            alike = (by.device, by.dtype) == (matrix.device, matrix.dtype)
+            if alike and torch.equal(by, matrix):
+                return positions
+        # gradients may be recorded later, and types mixed now
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(matrix.device.type, enabled=False),
+        ):
+            positions = self.image_positions().flatten(2).transpose(1, 2).contiguous()
+            self._placed = matrix.detach().clone(), positions
+        return positions
+
     def prepare(
         self, embedding: Float[Tensor, "1 256 s s"], shown: tuple[int, int] | None = None
     ) -> Prepared:
         """Compute what all prompts of an image share; only cells that are shown become logits."""
         no_mask = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
         cells = (embedding + no_mask).flatten(2).transpose(1, 2).contiguous()
-        positions = self.image_positions().flatten(2).transpose(1, 2).contiguous()
+        positions = self._positions_by_cell()
         layer: Any = self.mask_decoder.transformer.layers[0]
         seen, by_tokens = cells + positions, layer.cross_attn_token_to_image
         upscaling = (self.mask_decoder.upscale_conv1, self.mask_decoder.upscale_conv2)
