@@ -72,7 +72,7 @@ def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path) -> None
         "identity": identity(corpus, subject, settings),
         "train_s": outcome.seconds,
         "all_s": round(time.monotonic() - begun, 1),
-        "steps": len(outcome.steps),
+        "steps": outcome.n_steps,
         "images": outcome.n_images["train"],
         "peak_bytes_of_all_so_far": peak_bytes(),
     }

@@ -28,11 +28,12 @@ from promptseg.contamination import HASH_LETTERS
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
 from promptseg.tuning import step
+from promptseg.tuning.course import Course
 from promptseg.tuning.items import Item
 from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
 from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
-from promptseg.tuning.state import Progressed, load_state, save_state
+from promptseg.tuning.state import Progressed, load_state, peek, save_state
 from promptseg.tuning.step import StepLog, Stepper
 from promptseg.tuning.training import Stepped, Validated
 
@@ -500,6 +501,39 @@ def test_a_state_goes_on_where_its_parameters_are(tmp_path):
     kept = [value for moments in resumed.state.values() for value in moments.values()]
     assert len(kept) == 6
     assert {value.device.type for value in kept} == {"meta"}
+
+
+def test_a_state_keeps_more_steps_than_fit_into_a_header(tmp_path):
+    """A million images for a few epochs; told are means, and the curve has a point for each."""
+    rows = np.random.default_rng(0).random((1_234_567, 5))
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(net.parameters())
+    names = [name for name, _ in net.named_parameters()]
+    before = Progressed(step=len(rows), course=Course(rows))
+    before.course.add([0.5, 0.4, 0.1, 0.9, 2.0])
+    save_state(tmp_path, net, names, optimizer, before, "this one")
+    found = load_state(tmp_path, net, names, optimizer, "this one")
+    peeked = peek(tmp_path)
+
+    assert found is not None
+    assert peeked is not None
+    assert len(found.course) == len(rows) + 1
+    np.testing.assert_array_equal(found.course.rows()[:-1], rows)
+    np.testing.assert_array_equal(peeked.course.rows(), found.course.rows())
+    told, each = found.course.told()
+    assert (len(told), each) == (9957, 124)  # 1,234,568 / 10,000, and what that makes
+    np.testing.assert_allclose(told[7], rows[7 * 124 : 8 * 124].mean(0))
+    np.testing.assert_allclose(told[-1], found.course.rows()[9956 * 124 :].mean(0))
+    with pytest.raises(ValueError, match="5 figures, not 2"):
+        found.course.add([1.0, 2.0])
+
+
+def test_few_steps_are_told_as_they_are():
+    """No mean, and no steps at all."""
+    rows = np.random.default_rng(0).random((10, 5))
+    assert Course(rows).told() == (rows.tolist(), 1)
+    assert Course(rows).told(9) == ([*rows.reshape(5, 2, 5).mean(1).tolist()], 2)
+    assert Course().told() == ([], 1)
 
 
 def test_images_side_by_side_teach_what_they_teach_one_by_one(bright_model, dark, tmp_path):

@@ -26,7 +26,7 @@ from promptseg.strategy import STRATEGIES
 from promptseg.tuning.outcome import Outcome
 from promptseg.tuning.page import write_page
 from promptseg.tuning.page_facts import duration, size
-from promptseg.tuning.page_view import axis, smoothed
+from promptseg.tuning.page_view import axis, curves, smoothed
 from promptseg.tuning.page_words import p_value, signed
 
 BASE = Run(
@@ -50,7 +50,7 @@ OUTCOME = Outcome(
     datasets=[{"name": "d", "licence": "CC-BY-4.0", "citation": "Someone 2020"}],
     tasks=["liver (CT)"], n_values=5, of_values=10,
     checks=[{"name": "tokens", "outcome": "passed", "detail": "single is trained and tested"}],
-    steps=[[1.0 / (1 + i), 0.1, 0.1, 0.5, 1.0] for i in range(20)],
+    n_steps=20, steps=[[1.0 / (1 + i), 0.1, 0.1, 0.5, 1.0] for i in range(20)],
     epochs=[{"epoch": i, "step": 10 * i, "dice": d, "tasks": {}}
             for i, d in enumerate((0.5, 0.8, 0.7))],
     steps_per_epoch=10, best_step=10, best_score=0.8, seconds=3725.0, peak_bytes=2_500_000_000,
@@ -427,6 +427,19 @@ def test_numbers_read_as_they_should():
     lo, hi, ticks = axis(0.9, 0.9)
     assert lo < hi
     assert len(ticks) == 2
+
+
+def test_the_curve_of_a_long_training_ends_where_it_ended():
+    """Rows of it are means of many steps, the last of fewer."""
+    rows = OUTCOME.steps[:5]
+    long = dataclasses.replace(OUTCOME, n_steps=4321, steps=rows, steps_per_row=1000)
+    short = dataclasses.replace(OUTCOME, n_steps=5, steps=rows)
+    (loss, _), (alike, _) = curves(long), curves(short)
+
+    assert (loss.end, alike.end) == (432.1, 0.5)
+    assert loss.path.split("L")[-1] == alike.path.split("L")[-1]
+    places = [point.split()[0] for point in loss.faint.removeprefix("M").split("L")]
+    assert places == ["231.4", "462.9", "694.3", "925.7", "1000.0"]
 
 
 def test_smoothing_keeps_the_mean_of_its_window():

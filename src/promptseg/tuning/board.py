@@ -1,5 +1,7 @@
 """TensorBoard's files of a training: loss and DICE as they come."""
 
+from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +22,7 @@ class Board:
             file.unlink(missing_ok=True)
         self._writer: Any = SummaryWriter(str(folder))
         if before is not None:
-            for step, values in enumerate(before.steps, start=1):
+            for step, values in enumerate(before.course.rows().tolist(), start=1):
                 self._step(step, values)
             for line in before.epochs:
                 self._epoch(line["step"], line["dice"], line["tasks"])
@@ -41,13 +43,11 @@ class Board:
     def add(self, event: object, step: int) -> None:
         """Write an event that is of curves: a step or a validation."""
         if isinstance(event, Stepped):
-            log = event.log
-            values = [log.loss, log.mask_loss, log.iou_loss, log.dice, log.grad_norm]
-            self._step(event.step, values)
+            self._step(event.step, astuple(event.log))
         elif isinstance(event, Validated):
             self._epoch(step, event.score.dice, dict(event.score.tasks))
 
-    def _step(self, step: int, values: list[float]) -> None:
+    def _step(self, step: int, values: Sequence[float]) -> None:
         for name, value in zip(LOSSES, values, strict=True):
             self._writer.add_scalar(name, value, step)
 

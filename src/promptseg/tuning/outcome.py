@@ -33,7 +33,9 @@ class Outcome:
     n_values: int = 0  # trained parameters
     of_values: int = 0  # of the whole network
     checks: list[dict[str, str]] = field(default_factory=list)  # name, outcome, detail
+    n_steps: int = 0
     steps: list[list[float]] = field(default_factory=list)  # loss, mask, IoU, DICE, gradient norm
+    steps_per_row: int = 1  # long trainings: each of these is a mean
     epochs: list[dict[str, Any]] = field(default_factory=list)  # epoch, step, dice, tasks
     steps_per_epoch: int = 0
     best_step: int = 0

@@ -65,7 +65,7 @@ def _dataset(dataset: dict[str, str | None]) -> str:
 
 
 def _steps(own: Outcome) -> str:
-    whole = f"{count(len(own.steps))}, of which {count(own.steps_per_epoch)} are an epoch"
+    whole = f"{count(own.n_steps)}, of which {count(own.steps_per_epoch)} are an epoch"
     if own.best_score is None:
         return whole
     return f"{whole}; the best state after {count(own.best_step)} (DICE {own.best_score:.3f})"

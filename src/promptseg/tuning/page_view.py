@@ -212,7 +212,8 @@ def curves(outcome: Outcome) -> list[Curve]:
     per_epoch = max(outcome.steps_per_epoch, 1)
     loss = np.array([step[0] for step in outcome.steps], dtype=np.float64)
     if len(loss) > 1:
-        at = (np.arange(len(loss)) + 1) / per_epoch
+        done = (np.arange(len(loss)) + 1) * outcome.steps_per_row
+        at = np.minimum(done, outcome.n_steps) / per_epoch
         found.append(_curve("Loss in training, smoothed", at, smoothed(loss), loss))
     if len(outcome.epochs) > 1:
         at = np.array([epoch["step"] / per_epoch for epoch in outcome.epochs])

@@ -235,6 +235,7 @@ def _outcome(
 ) -> Outcome:
     items, done = training.items, training.done
     datasets = {str(d): d for corpus in job.corpora for d in corpus.info.datasets}
+    rows, steps_per_row = done.course.told()
     return Outcome(
         name=job.name,
         base=job.model.name,
@@ -257,7 +258,9 @@ def _outcome(
         n_values=training.chosen.n_values,
         of_values=sizes.n_values,
         checks=done.checks,
-        steps=done.steps,
+        n_steps=done.step,
+        steps=rows,
+        steps_per_row=steps_per_row,
         epochs=done.epochs,
         steps_per_epoch=training.per_epoch,
         best_step=done.best_step if items.of_role["val"] else done.step,

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from promptseg.errors import DataError
 from promptseg.parquet import write_atomically
+from promptseg.tuning.course import Course
 from promptseg.tuning.network import set_values
 
 STATE, BEST = "state.safetensors", "best.safetensors"
+COURSE = "course"  # name of its tensor
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -25,7 +27,7 @@ class Progressed:
     best_step: int = 0
     best_score: float = -1.0
     epochs: list[dict[str, Any]] = field(default_factory=list)  # a line for each validation
-    steps: list[list[float]] = field(default_factory=list)  # loss, mask, IoU, DICE, norm: per step
+    course: Course = field(default_factory=Course)
     checks: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -38,7 +40,9 @@ def save_state(
     identity: str,
 ) -> None:
     """Write parameters, optimiser and progress together."""
-    tensors = {f"value/{name}": network.get_parameter(name) for name in names}
+    # figures of steps are a tensor: the text of a file of tensors may have 100 MB, a million steps
+    tensors = {COURSE: torch.from_numpy(done.course.rows())}
+    tensors |= {f"value/{name}": network.get_parameter(name) for name in names}
     for name in names:
         moments = optimizer.state.get(network.get_parameter(name), {})
         tensors |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS if moments}
@@ -48,7 +52,6 @@ def save_state(
         "best_step": done.best_step,
         "best_score": done.best_score,
         "epochs": done.epochs,
-        "steps": done.steps,
         "checks": done.checks,
     }
     _write(folder / STATE, tensors, {"progress": json.dumps(told)})
@@ -85,8 +88,9 @@ def peek(folder: Path) -> Progressed | None:
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads(file.metadata()["progress"])
+            course = Course(file.get_tensor(COURSE).numpy())
         told.pop("identity")
-        return Progressed(**told)
+        return Progressed(**told, course=course)
     except Exception as error:  # damaged files make readers raise anything
         raise _damaged(path, error) from error
 
@@ -120,6 +124,7 @@ def load_state(
                 f"{folder} holds a training of other settings, data or weights, or on another kind "
                 "of device or torch. Give another --out, or delete it to start again."
             )
+        course = Course(tensors[COURSE].numpy())
         values = {name: tensors[f"value/{name}"] for name in names}
     except (KeyError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
@@ -130,7 +135,7 @@ def load_state(
         if moments:
             # the count of steps as well: a fused optimiser reads it where the parameter is
             optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
-    return Progressed(**told)
+    return Progressed(**told, course=course)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -27,7 +27,7 @@ MOST_IMAGES = 4  # at once on a CPU: what each leaves for its gradients is in me
 
 @dataclass(frozen=True, slots=True)
 class StepLog:
-    """The means of one step over its images."""
+    """The means of one step over its images, in the order of `course.COLUMNS`."""
 
     loss: float
     mask_loss: float

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,7 @@ def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Iterator[Eve
                 continue
             log = stepper.backward(batch, epoch)
             _apply(training, optimizer)
-            done.steps.append([log.loss, log.mask_loss, log.iou_loss, log.dice, log.grad_norm])
+            done.course.add(astuple(log))
             yield Stepped(done.step, training.n_steps, log)
             if time.monotonic() - saved > SAVE_SECONDS and done.step % per_epoch:
                 _save(training, optimizer)
