@@ -462,6 +462,39 @@ def test_what_is_not_claimed_never_fails():
     assert "without multimask tokens" in checks["selection predicted"].detail
 
 
+def test_a_pair_that_is_not_claimed_is_not_asked_for():
+    """Multimask tokens for points only: boxes may be without them, or not, as it says."""
+
+    def boxes_have_one(right: Right, image: Any, prompts: Sequence[Prompt]) -> object:
+        answers = right.segment(image, prompts)
+        for answer, prompt in zip(answers, prompts, strict=True):
+            if isinstance(prompt, Box):
+                changed(answer, multimask=())
+        return answers
+
+    model = segmenting(boxes_have_one)
+    every = frozenset({"box", "points"}), frozenset({"single", "oracle", "predicted"})
+    model.training = Training(*every)
+    assert "selection oracle" in failed(list(check_model(model)))
+    model.training = Training(*every, frozenset({("box", "oracle"), ("box", "predicted")}))
+    checks = {check.name: check for check in check_model(model)}
+
+    assert not failed(list(checks.values()))
+    assert checks["training"].detail.endswith("; but: oracle of box, predicted of box")
+
+
+@pytest.mark.parametrize(
+    "but", [None, [("box", "single")], frozenset({("points", "single")}), frozenset({"box"})]
+)
+def test_exceptions_are_pairs_of_what_is_claimed(but: Any):
+    """Anything else says nothing."""
+    training = changed(Training(frozenset({"box"}), frozenset({"single"})), but=but)
+    checks = {c.name: c for c in check_model(attribute(training=training))}
+
+    assert checks["training"].outcome == "failed"
+    assert "has to be a frozenset of pairs" in checks["training"].detail
+
+
 def test_a_model_that_claims_no_prompt_is_off_protocol_not_wrong():
     """Its prompts are skipped, and the reason is said."""
     checks = {c.name: c for c in check_model(attribute(training=words(frozenset())))}

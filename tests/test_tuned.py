@@ -55,7 +55,11 @@ the_one = Tiny()
 CARD = TunedCard(
     name="heart",
     base="litemedsam",
-    training=Training(frozenset({"box", "points"}), frozenset({"single", "predicted"})),
+    training=Training(
+        frozenset({"box", "points"}),
+        frozenset({"single", "predicted"}),
+        frozenset({("box", "predicted")}),
+    ),
     licence="Apache-2.0",
     training_data="nine drawn images",
     everything=Everything(pred_iou_thresh=0.5),
@@ -416,6 +420,14 @@ def test_a_state_that_does_not_fit_its_base_is_not_written(
         ({"name": "two words"}, "name 'two words'"),
         ({"training_data": "two\nlines"}, "training_data is no line"),
         ({"training": Training(frozenset(), frozenset({"single"}))}, "prompts is no list"),
+        (
+            {
+                "training": Training(
+                    frozenset({"box"}), frozenset({"single"}), frozenset({("points", "single")})
+                )
+            },
+            "but is no list of pairs",
+        ),
         ({"finetuned": {"loss": float("nan")}}, "cannot be written"),
         ({"finetuned": {"path": Path("x")}}, "cannot be written"),
         ({"finetuned": {"splits": {"train": ["anna", "berta"]}}}, "train is no JSON object"),

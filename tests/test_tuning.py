@@ -27,9 +27,11 @@ from tiny import (
 from promptseg.contamination import HASH_LETTERS
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
+from promptseg.model import Training
 from promptseg.tuning import step
 from promptseg.tuning.course import Course
 from promptseg.tuning.items import Item
+from promptseg.tuning.result import claims
 from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
 from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
@@ -526,6 +528,22 @@ def test_a_state_keeps_more_steps_than_fit_into_a_header(tmp_path):
     np.testing.assert_allclose(told[-1], found.course.rows()[9956 * 124 :].mean(0))
     with pytest.raises(ValueError, match="5 figures, not 2"):
         found.course.add([1.0, 2.0])
+
+
+def test_what_a_model_claims_is_what_it_was_taught(bright_model, dark, tmp_path):
+    """A base of boxes that learns the multimask tokens from points learns no pair of both."""
+    model = bright_model()
+    model.training = Training(frozenset({"box"}), frozenset({"single"}))
+    settings = replace(QUICK, prompts="points", tokens="multimask", score="predicted")
+    claimed = claims(job(model, dark, tmp_path, settings))
+
+    assert claimed.covers("box", "single")
+    assert claimed.covers("points", "oracle")
+    assert not claimed.covers("box", "oracle")
+    assert not claimed.covers("points", "single")
+    assert claimed.prompts == {"box", "points"}
+    both = job(model, dark, tmp_path, replace(QUICK, prompts="box", tokens="both"))
+    assert not claims(both).but
 
 
 def test_few_steps_are_told_as_they_are():

@@ -105,7 +105,7 @@ def _tests(model: Segmenter[Any]) -> Iterator[_Test]:
             attempt = partial(_tried_selection, survey, kinds or KINDS, selection)
             yield _Test(f"selection {selection}", attempt, "skipped")
         else:
-            run = partial(_selection, survey, kinds, selection)
+            run = partial(_selection, survey, model, kinds, selection)
             yield _needing(kinds, f"selection {selection}", run)
     for name in ("no prompt", "prompts left alone", "extreme prompts"):
         yield _needing(kinds, name, partial(_told, survey, name))
@@ -163,8 +163,11 @@ def _offered(survey: _Lazy, kinds: Sequence[PromptKind], selection: Selection) -
     )
 
 
-def _selection(survey: _Lazy, kinds: Sequence[PromptKind], selection: Selection) -> str:
-    if not _offered(survey, kinds, selection):
+def _selection(
+    survey: _Lazy, model: Segmenter[Any], kinds: Sequence[PromptKind], selection: Selection
+) -> str:
+    claimed = [kind for kind in kinds if (kind, selection) not in model.training.but]
+    if not _offered(survey, claimed, selection):
         raise BrokenPromiseError(f"claimed, but without {_NEEDED[selection]}")
     return f"has {_NEEDED[selection]}"
 

@@ -1,7 +1,8 @@
 """The seam to any promptable model: embed an image once, then decode prompts from the embedding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
@@ -46,10 +47,25 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a model was trained for; the rest runs, and is marked off-protocol."""
+    """What a model was trained for; the rest runs, and is marked off-protocol.
+
+    Every kind of prompt under every selection, `but` those pairs: a model of boxes and the
+    single-mask token that learned the multimask tokens from points knows both, and did not learn
+    ("box", "predicted").
+    """
 
     prompts: frozenset[PromptKind]
     selections: frozenset[Selection]
+    but: frozenset[tuple[PromptKind, Selection]] = frozenset()
+
+    @property
+    def pairs(self) -> frozenset[tuple[PromptKind, Selection]]:
+        """All pairs of a kind of prompt and a selection that it was trained for."""
+        return frozenset(product(self.prompts, self.selections)) - self.but
+
+    def exceptions(self) -> list[str]:
+        """List `but` in words."""
+        return [f"{selection} of {kind}" for kind, selection in sorted(self.but)]
 
     def covers(self, kind: StrategyKind, selection: Selection) -> bool:
         """Tell whether the model was trained for a kind of prompt and a choice of candidate.
@@ -57,8 +73,16 @@ class Training:
         Everything asks with points, and filters the answers by their predicted IoU.
         """
         if kind == "everything":
-            return "points" in self.prompts and {"predicted", selection} <= self.selections
-        return kind in self.prompts and selection in self.selections
+            return {("points", "predicted"), ("points", selection)} <= self.pairs
+        return (kind, selection) in self.pairs
+
+
+def trained_for(pairs: Iterable[tuple[PromptKind, Selection]]) -> Training:
+    """Make a claim of the pairs of a kind of prompt and a selection that were trained."""
+    known = frozenset(pairs)
+    prompts = frozenset(kind for kind, _ in known)
+    selections = frozenset(selection for _, selection in known)
+    return Training(prompts, selections, frozenset(product(prompts, selections)) - known)
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -56,9 +57,22 @@ def sound_training(training: object) -> str:
                 f"{field}: unknown {', '.join(unknown)}; known are {', '.join(known)}"
             )
         said.append(f"{field}: {', '.join(sorted(words)) or 'none, so all is off-protocol'}")
+    if exceptions := _sound_exceptions(training):
+        said.append(f"but: {', '.join(exceptions)}")
     if not training.prompts and not training.selections:
         raise BrokenPromiseError("it is empty: say what prompts and selections it was trained for")
     return "; ".join(said)
+
+
+def _sound_exceptions(training: Training) -> list[str]:
+    """List the pairs that a model does not claim; raises BrokenPromiseError."""
+    whole = set(product(training.prompts, training.selections))
+    if not isinstance(training.but, Set) or not training.but <= whole:
+        raise BrokenPromiseError(
+            f"but {training.but!r} has to be a frozenset of pairs (prompt, selection) of those "
+            "it was trained for"
+        )
+    return training.exceptions()
 
 
 def embed(model: Segmenter[Any], images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Any]:

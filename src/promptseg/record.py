@@ -132,7 +132,7 @@ class Run:
     layout: str  # which image lies in which row group: what numbers the parts
     models: dict[str, str]  # name -> hash of its weights, in the order of the parts
     asked: dict[str, str]  # name -> the words by which it was asked for
-    trained_for: dict[str, list[str]]  # name -> prompts and selections
+    trained_for: dict[str, list[str]]  # name -> prompts, selections, and "not ..." of pairs
     licences: dict[str, str]  # name -> licence of its weights, where known
     custom_weights: list[str]  # built-in models with other weights than the published ones
     strategies: list[str]

@@ -136,7 +136,9 @@ def describe_run(
 def _trained_for(model: Answering) -> list[str]:
     if isinstance(model, Predictions):
         return []
-    return sorted(model.training.prompts) + sorted(model.training.selections)
+    training = model.training
+    exceptions = [f"not {pair}" for pair in training.exceptions()]
+    return sorted(training.prompts) + sorted(training.selections) + exceptions
 
 
 def _everything(models: Mapping[str, Answering], plan: Plan) -> dict[str, Any]:

@@ -127,9 +127,11 @@ def _tuned_facts(folder: Path) -> Mapping[str, str]:
 
 
 def _trained_for(training: "Training") -> dict[str, str]:
+    exceptions = training.exceptions()
     return {
         "trained for prompts": ", ".join(sorted(training.prompts)),
         "trained for selections": ", ".join(sorted(training.selections)),
+        **({"but not for": ", ".join(exceptions)} if exceptions else {}),
     }
 
 

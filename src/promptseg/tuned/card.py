@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,6 +73,8 @@ def card_text(card: TunedCard) -> str:
         "prompts": sorted(card.training.prompts),
         "selections": sorted(card.training.selections),
     }
+    if card.training.but:
+        content["training"]["but"] = sorted(map(list, card.training.but))
     if card.everything is not None:
         content["everything"] = asdict(card.everything)
         del content["everything"]["kind"]
@@ -95,10 +98,7 @@ def parsed(content: object) -> TunedCard:
     return TunedCard(
         name=_line(told["name"], "name", NAME),
         base=_line(told["base"], "base", BASE),
-        training=Training(
-            _words(training.get("prompts"), get_args(PromptKind), "prompts"),
-            _words(training.get("selections"), SELECTIONS, "selections"),
-        ),
+        training=_training(training),
         licence=_line(told["licence"], "licence"),
         training_data=_line(told["training_data"], "training_data"),
         everything=_everything(told["everything"]),
@@ -114,6 +114,16 @@ def object_of(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{what} is no JSON object")
     return value
+
+
+def _training(told: dict[str, Any]) -> Training:
+    prompts = _words(told.get("prompts"), get_args(PromptKind), "prompts")
+    selections = _words(told.get("selections"), SELECTIONS, "selections")
+    but = told.get("but", [])
+    pairs = list(map(list, product(prompts, selections)))
+    if not isinstance(but, list) or any(pair not in pairs for pair in but):
+        raise ValueError("but is no list of pairs of its prompts and selections")
+    return Training(prompts, selections, frozenset((kind, chosen) for kind, chosen in but))
 
 
 def _line(value: object, what: str, pattern: str = ".+") -> str:

@@ -38,9 +38,11 @@ def _front_matter(card: TunedCard) -> Iterator[str]:
 def _said(card: TunedCard) -> Iterator[str]:
     yield from (f"# {card.name}", "")
     yield f"{card.base} fine-tuned with promptseg. model.safetensors holds the tensors that differ."
+    exceptions = card.training.exceptions()
     rows = {
         "prompts it was trained for": ", ".join(sorted(card.training.prompts)),
         "selections it was trained for": ", ".join(sorted(card.training.selections)),
+        **({"but not for": ", ".join(exceptions)} if exceptions else {}),
         "training data": card.training_data,
         "licence": card.licence,
         "everything": "as the base" if card.everything is None else card.everything_source,

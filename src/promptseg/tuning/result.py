@@ -1,9 +1,10 @@
 """What a training leaves behind: the model as a folder, and `training.json`."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from promptseg.model import Training
+from promptseg.model import Training, trained_for
 from promptseg.models import MODELS
 from promptseg.tuned import TunedCard, read_card, write_tuned
 from promptseg.tuning.outcome import Outcome
@@ -34,8 +35,7 @@ def write_result(job: Job, outcome: Outcome) -> Path:
 def claims(job: Job) -> Training:
     """Say what a model was trained for: what its base was, and what it learned."""
     before: Training = job.model.training
-    prompts = before.prompts | job.settings.kinds
-    return Training(prompts, before.selections | job.settings.selections)
+    return trained_for(before.pairs | set(product(job.settings.kinds, job.settings.selections)))
 
 
 def _licence(asked: str) -> str:
