@@ -73,8 +73,9 @@ class Training:
         Everything asks with points, and filters the answers by their predicted IoU.
         """
         if kind == "everything":
-            return {("points", "predicted"), ("points", selection)} <= self.pairs
-        return (kind, selection) in self.pairs
+            return self.covers("points", "predicted") and self.covers("points", selection)
+        known = kind in self.prompts and selection in self.selections
+        return known and (kind, selection) not in self.but
 
 
 def trained_for(pairs: Iterable[tuple[PromptKind, Selection]]) -> Training:
