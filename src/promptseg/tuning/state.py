@@ -76,7 +76,7 @@ def load_best(folder: Path, network: nn.Module) -> None:
 
 
 def peek(folder: Path) -> Progressed | None:
-    """Tell how far a state is, without its tensors; None where there is none.
+    """Tell how far a state is, without its parameters; None where there is none.
 
     Raises DataError when it is damaged.
     """
