@@ -552,6 +552,8 @@ def test_few_steps_are_told_as_they_are():
     assert Course(rows).told() == (rows.tolist(), 1)
     assert Course(rows).told(9) == ([*rows.reshape(5, 2, 5).mean(1).tolist()], 2)
     assert Course().told() == ([], 1)
+    with pytest.raises(ValueError, match=r"not the shape \(10, 4\)"):
+        Course(rows[:, :4])
 
 
 def test_images_side_by_side_teach_what_they_teach_one_by_one(bright_model, dark, tmp_path):

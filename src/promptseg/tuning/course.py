@@ -13,7 +13,12 @@ MOST_ROWS = 10_000  # that are told of a training: a curve has fewer points
 class Course:
     """What every step saw, in their order."""
 
-    def __init__(self, rows: Float64[np.ndarray, "n 5"] | None = None) -> None:
+    def __init__(self, rows: np.ndarray | None = None) -> None:
+        """Begin with a row (5) for each step that is done; raises ValueError at another shape."""
+        if rows is not None and rows.shape[1:] != (len(COLUMNS),):
+            raise ValueError(
+                f"rows of steps have {len(COLUMNS)} figures, not the shape {rows.shape}"
+            )
         self._values = array("d", b"" if rows is None else rows.astype(np.float64).tobytes())
 
     def __len__(self) -> int:
