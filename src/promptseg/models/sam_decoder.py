@@ -24,6 +24,7 @@ from promptseg.models.sam_gradients import (
     filtered,
     grown,
     looked,
+    looked_last,
     seen_at,
     taken_over,
     weights_over_tokens,
@@ -205,8 +206,8 @@ class SamHead(nn.Module):
 
 def two_way(
     transformer: Any, asked: Float[Tensor, "b t c"], image: Prepared, n_own: int
-) -> tuple[Float[Tensor, "b own c"], Float[Tensor, "b n c"]]:
-    """Let tokens and cells look at each other in turn; give the first tokens, and the cells."""
+) -> tuple[Float[Tensor, "b own c"], Float[Tensor, "r c"]]:
+    """Let tokens and cells look at each other in turn; give own tokens, and the cells shown."""
     first, second = transformer.layers
     tokens = first.layer_norm1(_among_tokens(first.self_attn, asked, asked))
     look = first.cross_attn_token_to_image
@@ -224,14 +225,17 @@ def two_way(
     seen, query = seen_at(cells, image.positions), tokens + asked
     tokens = second.layer_norm1(tokens + _among_tokens(second.self_attn, query, tokens))
     look = second.cross_attn_token_to_image
-    tokens = second.layer_norm2(tokens + _from_image(look, tokens + asked, cells, seen))
+    mean = looked(_wanted(look, tokens + asked, cells.shape[2]), cells, seen)
+    tokens = second.layer_norm2(tokens + _found(look, mean))
     tokens = second.layer_norm3(tokens + second.mlp(tokens))
     look = second.cross_attn_image_to_token
     cells = second.layer_norm4(_to_image(look, cells, seen, (tokens + asked, tokens)))
 
     look, seen = transformer.final_attn_token_to_image, seen_at(cells, image.positions)
     tokens, asked = tokens[:, :n_own], asked[:, :n_own]  # those of the prompt have done their part
-    found = _from_image(look, tokens + asked, cells, seen)
+    keys = _wanted(look, tokens + asked, cells.shape[2])
+    mean, cells = looked_last(keys, cells, seen, image.shown)
+    found = _found(look, mean)
     return cast(Tensor, transformer.layer_norm_final_attn(tokens + found)), cells
 
 
@@ -247,23 +251,21 @@ def _among_tokens(
     return cast(Tensor, attention(query=query[None], key=query[None], value=value[None])[0][0])
 
 
-def _from_image(
-    attention: Any,
-    query: Float[Tensor, "b t c"],
-    cells: Float[Tensor, "b n c"],
-    seen: Float[Tensor, "b n c"],
-) -> Float[Tensor, "b t c"]:
-    """Let tokens look at cells, with the projections of cells moved to the few tokens.
+def _wanted(attention: Any, query: Float[Tensor, "b t c"], channels: int) -> Float[Tensor, "b r c"]:
+    """Bring what tokens look for to the channels of cells, so that no cell is projected.
 
-    (W_k x) q = x (W_k' q), so that no cell is projected; the bias of keys moves all scores of a
-    token alike and drops out. Weights sum to 1, so that values may be projected after their mean.
+    (W_k x) q = x (W_k' q); the bias of keys moves all scores of a token alike and drops out.
     """
-    channels = cells.shape[2]
     scaled = split(attention.q_proj(query) * attention.scaling)
     weight = attention.k_proj.weight.view(HEADS, -1, channels)
-    keys = torch.einsum("bhtd,hdc->bhtc", scaled, weight)
-    mean = looked(keys.flatten(1, 2), cells, seen).view(len(query), HEADS, -1, channels)
+    return torch.einsum("bhtd,hdc->bhtc", scaled, weight).flatten(1, 2)
+
+
+def _found(attention: Any, mean: Float[Tensor, "b r c"]) -> Float[Tensor, "b t c"]:
+    """Project what tokens found: weights sum to 1, so that it may be done after the mean."""
+    batch, rows, channels = mean.shape
     weight = attention.v_proj.weight.view(HEADS, -1, channels)
+    mean = mean.view(batch, HEADS, rows // HEADS, channels)
     values = torch.einsum("bhtc,hdc->bthd", mean, weight)
     return cast(Tensor, attention.out_proj(values.flatten(2) + attention.v_proj.bias))
 
@@ -298,7 +300,7 @@ def _offered(attention: Any, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b
 
 def upscaled(
     decoder: Any,
-    cells: Float[Tensor, "b n c"],
+    cells: Float[Tensor, "r c"],
     filters: Float[Tensor, "b m k"],
     image: Prepared,
 ) -> Float[Tensor, "b m h w"]:
@@ -309,20 +311,17 @@ def upscaled(
     """
     norm = decoder.upscale_layer_norm
     biases = (decoder.upscale_conv1.bias.repeat(2), decoder.upscale_conv2.bias.repeat(2))
-    side, channels = math.isqrt(cells.shape[1]), norm.weight.shape[0]
+    side, channels = math.isqrt(image.cells.shape[1]), norm.weight.shape[0]
     height, width = image.shown
-    if image.shown != (side, side):
-        cells = cells.view(len(cells), side, side, -1)[:, :height, :width].flatten(1, 2)
     rows = list[Tensor]()
-    for half in image.doubling[0]:
-        fine = grown(cells.flatten(0, 1), half, biases[0]).view(-1, channels)
+    for half in grown(cells, image.doubling[0], biases[0]):
+        fine = half.view(-1, channels)
         fine = F.gelu(F.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        for quarter in image.doubling[1]:
-            finest = F.gelu(grown(fine, quarter, biases[1]))
-            finest = finest.view(len(cells), -1, filters.shape[2])
+        for quarter in grown(fine, image.doubling[1], biases[1]):
+            finest = F.gelu(quarter).view(len(filters), -1, filters.shape[2])
             rows.append(filtered(filters, finest))
-    logits = torch.stack(rows, dim=2).view(len(cells), -1, 4, height, 4 * width)
-    logits = logits.transpose(2, 3).reshape(len(cells), -1, 4 * height, 4 * width)
+    logits = torch.stack(rows, dim=2).view(len(filters), -1, 4, height, 4 * width)
+    logits = logits.transpose(2, 3).reshape(len(filters), -1, 4 * height, 4 * width)
     if image.shown != (side, side):
         logits = F.pad(logits, (0, 4 * (side - width), 0, 4 * (side - height)))
     return logits

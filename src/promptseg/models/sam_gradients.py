@@ -5,6 +5,8 @@ what is due to them in every place, and multiplies by weights as they happen to 
 where types are mixed, since these gradients are of one type.
 """
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -54,6 +56,42 @@ class _Look(torch.autograd.Function):
         both = torch.cat([weights, scores], dim=1)
         of_cells = both.transpose(1, 2) @ torch.cat([grad, keys], dim=1)
         return scores @ seen, of_cells, None
+
+
+def looked_last(
+    keys: Float[Tensor, "b t c"],
+    cells: Float[Tensor, "b n c"],
+    seen: Float[Tensor, "b n c"],
+    shown: tuple[int, int],
+) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "r c"]]:
+    """Look for the last time, and cut out the rows and columns of cells that are shown."""
+    if _has_own(cells):
+        mean, rows = _LastLook.apply(keys, cells, seen, shown)  # type: ignore[no-untyped-call]
+        return mean, rows
+    return looked(keys, cells, seen), _cut(cells, shown).flatten(0, 2)
+
+
+def _cut(cells: Float[Tensor, "b n c"], shown: tuple[int, int]) -> Float[Tensor, "b h w c"]:
+    side = math.isqrt(cells.shape[1])
+    return cells.view(len(cells), side, side, -1)[:, : shown[0], : shown[1]]
+
+
+class _LastLook(torch.autograd.Function):
+    """What is due to cells that are shown is added in place, not to zeros elsewhere."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, keys: Tensor, cells: Tensor, seen: Tensor, shown: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        ctx.shown = shown
+        return _Look.forward(ctx, keys, cells, seen), _cut(cells, shown).flatten(0, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, of_rows: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        of_keys, of_cells, _ = _Look.backward(ctx, grad)
+        cut = _cut(of_cells, ctx.shown)
+        cut += of_rows.view_as(cut)
+        return of_keys, of_cells, None, None
 
 
 def taken_over(
@@ -109,26 +147,30 @@ def _scores(
 
 
 def grown(
-    rows: Float[Tensor, "n c"], weight: Float[Tensor, "c e"], bias: Float[Tensor, "e"]
-) -> Float[Tensor, "n e"]:
-    """Multiply rows by a matrix, and add a bias."""
+    rows: Float[Tensor, "n c"], weights: Float[Tensor, "2 c e"], bias: Float[Tensor, "e"]
+) -> Iterable[Float[Tensor, "n e"]]:
+    """Multiply rows by one matrix and by the other, and add a bias."""
     if _has_own(rows):
-        return _applied(_Grow, rows, weight, bias)
-    return torch.addmm(bias, rows, weight)
+        made: tuple[Tensor, Tensor] = _Grow.apply(rows, weights, bias)  # type: ignore[no-untyped-call]
+        return made
+    return (torch.addmm(bias, rows, weight) for weight in weights)
 
 
 class _Grow(torch.autograd.Function):
     """The weight is laid out anew for the way back, which takes two thirds of the time then."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weight)
-        return torch.addmm(bias, rows, weight)
+    def forward(ctx: Any, rows: Tensor, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(rows, weights)
+        return torch.addmm(bias, rows, weights[0]), torch.addmm(bias, rows, weights[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, weight = ctx.saved_tensors
-        return grad @ weight.t().contiguous(), rows.t() @ grad, grad.sum(0)
+    def backward(ctx: Any, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, weights = ctx.saved_tensors
+        back = weights.transpose(1, 2).contiguous()
+        of_rows = (one @ back[0]).addmm_(two, back[1])
+        of_weights = torch.stack([rows.t() @ one, rows.t() @ two])
+        return of_rows, of_weights, one.sum(0) + two.sum(0)
 
 
 def filtered(
