@@ -20,9 +20,13 @@ class Rle(TypedDict):
 
 def to_rle(mask: Bool[np.ndarray, "h w"]) -> Rle:
     """Compress a mask to COCO run lengths without loss."""
+    return _encoded(_by_columns(mask))
+
+
+def _encoded(columns: UInt8[np.ndarray, "h w"]) -> Rle:
     from pycocotools import mask as coco
 
-    encoded = coco.encode(_by_columns(mask))
+    encoded = coco.encode(columns)
     counts = encoded["counts"]
     text = counts if isinstance(counts, str) else counts.decode("ascii")
     return Rle(size=[int(n) for n in encoded["size"]], counts=text)
@@ -40,6 +44,7 @@ def _by_columns(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 
 def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
     """Expand COCO run lengths; raises ValueError when they do not fill the stated size."""
+    import cv2
     from pycocotools import mask as coco
 
     height, width = rle["size"]
@@ -51,10 +56,10 @@ def from_rle(rle: Rle) -> Bool[np.ndarray, "h w"]:
         decoded = coco.decode({"size": [height, width], "counts": counts})
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise refused from error
-    mask = np.ascontiguousarray(decoded, dtype=bool)
     # what too few runs leave open, pycocotools fills with whatever was in memory
-    if to_rle(mask)["counts"] != rle["counts"]:
+    if _encoded(decoded)["counts"] != rle["counts"]:
         raise refused
+    mask: Bool[np.ndarray, "h w"] = cv2.transpose(decoded.T).view(bool)
     return mask
 
 
