@@ -23,7 +23,9 @@ from promptseg.tuning.state import Progressed, load_best, load_state, save_best,
 from promptseg.tuning.step import StepLog, Stepper, batches
 from promptseg.tuning.validation import Score, validate
 
-SAVE_SECONDS = 120  # what a killed training has to do again at most, beside the step it was in
+# a killed training has to do again what it did since its last state: so long at most, or as many
+# times as long as a state takes to write, which is then one part in so many of the time
+SAVE_SECONDS, SAVE_TIMES = 30, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +191,10 @@ def _out_of_memory(training: Training) -> ModelError:
 
 def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
     stepper, per_epoch, done = training.stepper(), training.per_epoch, training.done
-    train_items, saved = training.items.of_role["train"], time.monotonic()
+    train_items, saver = training.items.of_role["train"], _Saver(training, optimizer)
     if training.owes_validation():  # it was stopped between the last step of an epoch and its score
         yield _validated(training, done.step // per_epoch)
-        _save(training, optimizer)
+        saver.save()
     for epoch in range(done.step // per_epoch, training.settings.epochs):
         for number, batch in enumerate(batches(train_items, epoch, training.settings)):
             if epoch * per_epoch + number < done.step:
@@ -201,13 +203,12 @@ def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Iterator[Eve
             _apply(training, optimizer)
             done.course.add(astuple(log))
             yield Stepped(done.step, training.n_steps, log)
-            if time.monotonic() - saved > SAVE_SECONDS and done.step % per_epoch:
-                _save(training, optimizer)
-                saved = time.monotonic()
+            if done.step % per_epoch:  # else the epoch is scored first
+                saver.save_if_due()
         if training.is_validated(epoch + 1):
             yield _validated(training, epoch + 1)
-        _save(training, optimizer)
-        saved = time.monotonic()
+        saver.save_if_due()
+    saver.save()
 
 
 def _apply(training: Training, optimizer: torch.optim.Optimizer) -> None:
@@ -242,3 +243,25 @@ def _save(training: Training, optimizer: torch.optim.Optimizer) -> None:
     if training.accelerator.is_main_process:
         network, names = training.model.network, training.chosen.names
         save_state(training.folder, network, names, optimizer, training.done, training.identity)
+
+
+@dataclass(slots=True)
+class _Saver:
+    """Saves states, no more often than is worth its time."""
+
+    training: Training
+    optimizer: torch.optim.Optimizer
+    took: float = 0.0
+    last: float = field(default_factory=time.monotonic)
+
+    def save_if_due(self) -> None:
+        """Save where the last state is too old."""
+        if time.monotonic() - self.last > max(SAVE_SECONDS, SAVE_TIMES * self.took):
+            self.save()
+
+    def save(self) -> None:
+        """Save, and see how long it takes."""
+        began = time.monotonic()
+        _save(self.training, self.optimizer)
+        self.last = time.monotonic()
+        self.took = self.last - began
