@@ -83,11 +83,13 @@ def write_discs(
     subjects: int = 6,
     split: Iterable[str | None] = (),
     empty: int = 0,
+    black: bool = False,
 ) -> Corpus:
     """Write noisy images of one disc of a grey value; the background is 110 grey.
 
     What a model has to learn is which side of the background the object is on. Image i belongs to
-    subject i modulo `subjects`, and to the i-th split; the first `empty` images have no target.
+    subject i modulo `subjects`, and to the i-th split; the first `empty` images have no
+    target, and are alike where they are `black`.
     """
     writer, splits = CorpusWriter(path), list(split)
     for index in range(count):
@@ -96,6 +98,9 @@ def write_discs(
         mask = disc(height, width, (rng.uniform(14, 26), rng.uniform(16, 42)), rng.uniform(6, 10))
         noisy = rng.normal(110, 12, (height, width)) + (grey - 110) * mask
         image = np.clip(noisy, 0, 255).astype(np.uint8)
+        if black and index < empty:
+            image = np.zeros((40, 60), np.uint8)
+            height, width = image.shape
         image_id, content = f"discs{grey}/{index:04d}", encode_image(image)
         row = ImageRow(
             image_id=image_id,

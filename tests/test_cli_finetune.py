@@ -1,14 +1,19 @@
 """`promptseg finetune` as a user meets it: one command, a model that loads, clear errors."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from phantom import write_discs, write_phantoms
 from test_cli import run
 
+from promptseg.contamination import declared
 from promptseg.record import open_run
-from promptseg.tuned import load_tuned
+from promptseg.tuned import load_tuned, read_card
+from promptseg.tuned.card import stages_of
 from promptseg.tuning.outcome import read_outcome
 
 QUICK = (
@@ -67,6 +72,71 @@ def test_the_same_command_again_trains_nothing_anew(dark, tmp_path, capsys):
     assert code == 0
     assert "10 steps are there already" in err
     assert (out / "model" / "model.safetensors").read_bytes() == first
+
+
+def test_a_model_of_a_model_keeps_what_both_saw(dark, tmp_path, capsys, monkeypatch):
+    """Who was trained on by the first is never held out as unseen by the second."""
+    other, first = tmp_path / "other.corpus", tmp_path / "litemedsam-points"
+    write_discs(other, 12, grey=170)
+    run(capsys, "finetune", dark, "--out", first, *QUICK)
+    (tmp_path / "again.py").write_text(
+        "from pathlib import Path\nfrom promptseg.tuned import load_tuned\n\ndef make():\n"
+        f"    return load_tuned(Path({str(first / 'model')!r}), trust_base=True)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = set(read_outcome(first).images)
+    named = tmp_path / "out" / "litemedsam-points-tuned"
+    second = ["--out", named, *QUICK, "--model", "again:make"]
+
+    refused, _, err = run(
+        capsys, "finetune", dark, *second, "--test-subject", "s0", "--test-subject", "s1"
+    )
+    code, _, told = run(capsys, "finetune", other, *second)
+
+    assert refused == 2
+    assert "A leak: litemedsam-points-tuned was itself fine-tuned on" in err
+    assert code == 0, told
+    folder = named / "model"
+    card = read_card(folder)
+    assert card.name == "litemedsam-points-tuned-tuned"
+    assert [stage["name"] for stage in stages_of(card)] == ["litemedsam-points-tuned", card.name]
+    assert declared("again:make", load_tuned(folder, trust_base=True)).images > seen
+    assert "## Data of models before" in (folder / "README.md").read_text()
+    assert "before, as litemedsam-points-tuned: " in card.training_data
+
+
+def test_two_processes_of_torchrun_train_as_one(dark, tmp_path, capsys):
+    """As the help says it: one model, one page, the losses of one process."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run(capsys, "finetune", dark, "--out", alone, *QUICK)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "promptseg", "finetune", str(dark), "--out", str(together), *QUICK]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run([*start, *command], env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    one, two = read_outcome(alone), read_outcome(together)
+    assert (one.processes, two.processes) == (1, 2)
+    assert two.steps == [pytest.approx(step, abs=1e-5) for step in one.steps]
+    assert done.stderr.count("passed  gradients") == 1
+    assert (together / "report.html").is_file()
+
+
+def test_a_training_that_stops_leaves_a_model(dark, tmp_path, capsys):
+    """Hours of work are not lost to one NaN."""
+    out = tmp_path / "taught"
+
+    code, _, err = run(
+        capsys, "finetune", dark, "--out", out, *QUICK, "--model", "tiny:Exploding",
+        "--epochs", "30",
+    )  # fmt: skip
+
+    assert code == 2
+    assert "NaN or infinite at images" in err
+    assert "is written to" in err
+    assert load_tuned(out / "model", trust_base=True).name == "taught"
 
 
 def test_json_tells_the_outcome(dark, tmp_path, capsys):

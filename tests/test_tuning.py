@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from phantom import write_discs, write_phantoms
+from safetensors.torch import load_file
 from tiny import (
     Deaf,
     Exploding,
@@ -32,7 +33,7 @@ from promptseg.tuning import step, training
 from promptseg.tuning.course import Course
 from promptseg.tuning.items import Item
 from promptseg.tuning.result import claims
-from promptseg.tuning.run import Begun, Job, finetune, make_accelerator
+from promptseg.tuning.run import Begun, Job, StoppedEarly, finetune, make_accelerator
 from promptseg.tuning.settings import OF_BOXES, PRESETS, Settings, changed
 from promptseg.tuning.split import Division
 from promptseg.tuning.state import Progressed, load_state, peek, save_state
@@ -209,6 +210,73 @@ def test_what_is_tested_beside_may_not_be_trained_on(tmp_path, dark):
             run(replace(job(Tiny(), dark, tmp_path / "out"), also=(other,)))
 
 
+def test_black_images_without_a_target_are_no_leak(tmp_path, bright_model, dark):
+    """Slices beside the body are alike, of whatever patient, in one corpus and in another."""
+    task = job(Tiny(), dark, tmp_path / "o", replace(QUICK, epochs=1, overfit_steps=0))
+    blank = write_discs(tmp_path / "blank", 18, grey=51, empty=18, black=True)
+    other = write_discs(tmp_path / "other", 18, grey=52, empty=9, black=True)
+
+    outcome, _ = run(replace(task, corpora=(dark, blank), also=(other,)))
+
+    assert outcome.left_out["it has no target to train on"] > 3
+
+
+def test_a_share_of_nobody_leaves_a_corpus_s_own_split_out(tmp_path):
+    """Who says that nobody chooses means it, whatever the data set says."""
+    split = (["train"] * 4 + ["val"] * 1 + ["test"] * 1) * 3
+    corpus = write_discs(tmp_path / "c", 18, grey=DARK, subjects=6, split=split)
+    settings = replace(QUICK, epochs=1, overfit_steps=0)
+
+    outcome, _ = run(job(Tiny(), corpus, tmp_path / "o", settings, val_share=0, test_share=0))
+
+    assert outcome.n_images == {"train": 12, "val": 0, "test": 0}
+    assert outcome.split_source == "the corpus's own split, without its val, without its test"
+
+
+def test_a_training_of_other_settings_is_refused_before_anything_is_encoded(
+    dark, tmp_path, bright_model
+):
+    """Encoding may take hours."""
+    settings = replace(QUICK, epochs=1)
+    run(job(bright_model(), dark, tmp_path / "out", settings))
+    again = job(bright_model(), dark, tmp_path / "out", replace(settings, augmentation="dihedral"))
+
+    with pytest.raises(DataError, match="another --out"):
+        next(finetune(again, make_accelerator("cpu")))
+
+
+@pytest.mark.parametrize("device", ["meta", "meta:1"])
+def test_the_device_that_is_asked_for_is_taken(device):
+    """And not the first one that is there."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        assert str(make_accelerator(device).device) == device
+        with pytest.raises(ModelError, match=f"accelerate took {device}, not cuda:1"):
+            make_accelerator("cuda:1")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_processes_choose_their_devices_themselves(monkeypatch):
+    """One number for all of them would put them on one GPU."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(ModelError, match="say cuda, not cuda:1"):
+        make_accelerator("cuda:1")
+
+
+def test_adapters_alone_claim_nothing_new(dark, tmp_path):
+    """The decoder that reads their embeddings is as it was."""
+    made = {
+        method: claims(job(Tiny(), dark, tmp_path, replace(QUICK, method=method, prompts="mixed")))
+        for method in ("lora", "both")
+    }
+
+    assert made["lora"] == Tiny().training
+    assert made["both"].prompts == {"box", "points", "box+points"} & made["both"].prompts
+    assert made["both"].prompts > {"box"}
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, dark):
     """Nothing is written into it, and nothing deleted."""
     precious = tmp_path / "out" / "log.txt"
@@ -281,7 +349,7 @@ def test_subjects_that_are_named_are_held_out(dark, tmp_path):
 ONE_LINE = [
     ({"subjects": None}, {}, "subject of 12 of 12 images is unknown.*--subject-pattern"),
     ({"subjects": 1}, {}, "split is empty: 1 subject"),
-    ({"subjects": 2}, {}, "split is empty: 2 subjects"),
+    ({"subjects": 2}, {}, "split is empty: 2 subjects.*within each data set, of which three"),
     ({"subjects": 6}, {"test_subjects": ("nobody",)}, "no subject 'nobody'"),
 ]
 
@@ -362,8 +430,6 @@ def test_layers_that_do_not_exist_get_no_adapters(dark, tmp_path):
 
 def values(folder: Path) -> dict[str, torch.Tensor]:
     """Read the parameters of the last state."""
-    from safetensors.torch import load_file
-
     return load_file(folder / "state" / "state.safetensors")
 
 
@@ -387,6 +453,13 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         with pytest.raises(KeyboardInterrupt):
             steps.throw(KeyboardInterrupt)
     steps.close()
+    state = tmp_path / "parts" / "state"
+    before = peek(state)
+    assert before is not None
+    assert (state / f"best-{before.best_step}.safetensors").is_file()  # a newer one may lie there
+    for path in state.glob("best-*"):
+        if path.name != f"best-{before.best_step}.safetensors":
+            path.write_bytes(b"of the training that was killed")
 
     again = replace(task, model=bright_model())
     parts, events = run(again)
@@ -430,14 +503,22 @@ def test_a_damaged_state_is_one_clear_line(dark, tmp_path, bright_model, kind):
 @pytest.mark.parametrize(
     ("broken", "line"), [(Exploding, "NaN or infinite at images"), (Hungry, "memory is too small")]
 )
-def test_what_stops_a_training_is_one_line_and_keeps_the_best(dark, tmp_path, broken, line):
+def test_what_stops_a_training_is_one_line_and_keeps_the_best(
+    bright_model, dark, tmp_path, broken, line
+):
     """The last good state is there after NaN and after a full memory."""
-    settings = replace(QUICK, overfit_steps=0)
+    settings = replace(QUICK, epochs=16, overfit_steps=0)
 
-    with pytest.raises(ModelError, match=line):
-        run(job(broken(), dark, tmp_path / "out", settings))
+    model = bright_model(broken)
+    with pytest.raises(StoppedEarly, match=line) as stopped:
+        run(job(model, dark, tmp_path / "out", settings))
 
-    assert (tmp_path / "out" / "state" / "best.safetensors").is_file()
+    outcome = stopped.value.outcome
+    (best,) = (tmp_path / "out" / "state").glob("best-*.safetensors")
+    assert 0 < outcome.best_step <= outcome.n_steps < 60
+    assert best.name == f"best-{outcome.best_step}.safetensors"
+    kept = load_file(best)
+    assert all(torch.equal(model.network.get_parameter(n), kept[n]) for n in kept)
     assert all(torch.isfinite(v).all() for v in values(tmp_path / "out").values())
 
 

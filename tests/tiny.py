@@ -187,12 +187,12 @@ class Deaf(Tiny):
 class Exploding(Tiny):
     """Give NaN after some answers."""
 
-    answers = 0
+    answers, most = 0, 90
 
     def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
         """Count, then fail."""
         self.answers += 1
-        factor = float("nan") if self.answers > 30 else 1.0
+        factor = float("nan") if self.answers > self.most else 1.0
         return [
             (logits * factor, iou) for logits, iou in super().decode(features, image_hw, prompts)
         ]
@@ -201,12 +201,12 @@ class Exploding(Tiny):
 class Hungry(Tiny):
     """Run out of memory after some answers."""
 
-    answers = 0
+    answers, most = 0, 90
 
     def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
         """Count, then fail as a GPU does."""
         self.answers += 1
-        if self.answers > 30:
+        if self.answers > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
         return super().decode(features, image_hw, prompts)
 

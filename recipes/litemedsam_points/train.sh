@@ -2,11 +2,16 @@
 # litemedsam-points from nothing: corpora, a teacher's masks, the training, how good it is, and the
 # folder that the package carries (src/promptseg/models/litemedsam_points).
 #   recipes/litemedsam_points/train.sh DATA DIR
-# DATA is the folder of the sample data. Two and a half hours on two cores; every step goes on where it stopped.
+# DATA is the folder of the sample data. Two and a half hours on two cores. What is done is not done again: the
+# training goes on where it stopped, the steps before it are begun anew.
 set -euo pipefail
 data=$1 out=$2 here=$(dirname "$0")
 
-[ -d "$out/B" ] || python "$here/corpora.py" "$data" --out "$out"
+if [ ! -e "$out/.corpora-done" ]; then
+  rm -rf "$out"/[ABC]
+  python "$here/corpora.py" "$data" --out "$out"
+  touch "$out/.corpora-done"
+fi
 
 # Not trained on: what the demo shows (MNI152, StarDist's nuclei), so that it stays unseen, and what has terms
 # in doubt (ATTRIBUTION.md).
@@ -14,7 +19,11 @@ left_out='mni152|stardist|histology|ihc|medscribble_btcv'
 mapfile -t all < <(find "$out/A" -maxdepth 1 -name '*.corpus' | grep -v -E "$left_out" | sort)
 mapfile -t labelled < <(printf '%s\n' "${all[@]}" | grep -v nolabel)
 
-[ -d "$out/T" ] || python "$here/teach.py" "${all[@]}" --out "$out/T"
+if [ ! -e "$out/.taught-done" ]; then
+  rm -rf "$out/T"
+  python "$here/teach.py" "${all[@]}" --out "$out/T"
+  touch "$out/.taught-done"
+fi
 
 # Nobody is held out here: B is, whole. The images that choose the best state are of A.
 promptseg finetune "${labelled[@]}" "$out"/T/*.corpus --out "$out/litemedsam-points" \

@@ -15,7 +15,7 @@ from promptseg.corpus import Corpus, part_paths
 from promptseg.models import MODELS, folder_of, published_hash
 from promptseg.record import Run
 from promptseg.subset import Subset
-from promptseg.tuned.card import TunedCard, read_card
+from promptseg.tuned.card import TunedCard, read_card, stages_of
 
 HASH_LETTERS = 16  # of the hash of an image's pixels, as cards keep it: enough to tell images apart
 MARK = "trained on it"
@@ -37,13 +37,21 @@ def declared(word: str, model: Any) -> Declared:
     if is_tool or (word in MODELS and model.weights_hash != published_hash(MODELS[word])):
         return Declared(own)
     folder = folder_of(word)
-    return Declared(own) if folder is None else _of_card(read_card(folder), own)
+    # of one's own, it may have been loaded from a folder
+    card = getattr(model, "tuned_card", None) if folder is None else read_card(folder)
+    return _of_card(card, own) if isinstance(card, TunedCard) else Declared(own)
 
 
 def _of_card(card: TunedCard, own: Sequence[str]) -> Declared:
-    data, images = (_list(card.finetuned.get(name)) for name in ("data", "images"))
-    names = tuple(str(one["name"]) for one in data if isinstance(one, dict) and one.get("name"))
-    return Declared((*own, *names), names if images else (), frozenset(map(str, images)))
+    """Take what all trainings behind a model saw: those of the models it was made from too."""
+    listed, unlisted, images = list[str](), list[str](own), set[str]()
+    for stage in stages_of(card):
+        data, seen = (_list(stage.get(name)) for name in ("data", "images"))
+        names = [str(one["name"]) for one in data if isinstance(one, dict) and one.get("name")]
+        (listed if seen else unlisted).extend(names)
+        images |= set(map(str, seen))
+    only = tuple(name for name in listed if not _matches(name, unlisted))
+    return Declared(tuple(dict.fromkeys([*unlisted, *listed])), only, frozenset(images))
 
 
 def _list(value: object) -> list[Any]:

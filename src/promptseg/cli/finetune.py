@@ -121,7 +121,8 @@ def finetune(
     test_share: Annotated[
         float,
         typer.Option(
-            help="Subjects held out; 0: none are, for tests on other corpora (--also).",
+            help="Subjects held out, where the corpus has no splits; 0: none are, for tests on "
+            "other corpora (--also).",
             min=0,
             max=0.9,
             rich_help_panel=DATA,
@@ -130,7 +131,8 @@ def finetune(
     val_share: Annotated[
         float,
         typer.Option(
-            help="Subjects that choose the best state; 0: none do, the last state counts.",
+            help="Subjects that choose the best state, where the corpus has no splits; 0: none "
+            "do, the last state counts.",
             min=0,
             max=0.9,
             rich_help_panel=DATA,
@@ -270,11 +272,12 @@ def finetune(
     where_to = usable_device(device)
     corpora = tuple(map(open_corpus, corpus))
     accelerator = _accelerator(where_to, settings)
+    base = load_model(model, weights=weights, device=str(accelerator.device))
     job = _job(
         corpora=corpora,
-        model=load_model(model, weights=weights, device=str(accelerator.device)),
+        model=base,
         asked=model,
-        name=_name(out, model),
+        name=_name(out, base.name),
         settings=settings,
         division=division,
         folder=out,
@@ -343,10 +346,13 @@ def _division(subjects: list[str], test_share: float, val_share: float, by: str,
     )
 
 
-def _name(out: Path, model: str) -> str:
-    """Call the trained model as its folder; its base keeps its own name."""
+def _name(out: Path, base: str) -> str:
+    """Call the trained model as its folder; its base and built-in models keep their own names."""
+    from promptseg.models import MODELS
+
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", out.resolve().name).strip("-._+")[:64] or "tuned"
-    return f"{name}-tuned"[:64] if name == Path(model).name else name
+    others = (f"{name[:54]}-tuned{number}" for number in ("", *range(2, 99)))
+    return next(free for free in (name, *others) if free not in {base, *MODELS})
 
 
 def _accelerator(device: str, settings: "Settings") -> Any:

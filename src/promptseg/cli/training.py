@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import Progress
 
+from promptseg.errors import ModelError
 from promptseg.terminal import (
     EXIT_DONE,
     EXIT_FAILED_SAMPLES,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 def follow_training(job: "Job", accelerator: Any) -> "Outcome":
     """Fine-tune behind a progress bar of loss, DICE and time left."""
-    from promptseg.tuning.run import finetune
+    from promptseg.tuning.result import write_result
+    from promptseg.tuning.run import StoppedEarly, finetune
     from promptseg.tuning.state import peek
 
     quiet = not accelerator.is_main_process
@@ -40,6 +42,14 @@ def follow_training(job: "Job", accelerator: Any) -> "Outcome":
     except KeyboardInterrupt:
         err.print("Stopped. The same command goes on from here.")
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except StoppedEarly as error:
+        if quiet:
+            raise
+        made, outcome = write_result(job, error.outcome), error.outcome
+        raise ModelError(
+            f"{error} Step {outcome.best_step} of {outcome.n_steps} that were done is written to "
+            f"{made}, and not scored."
+        ) from error
 
 
 def _follow(
@@ -61,11 +71,14 @@ def _follow(
             except StopIteration as stop:
                 outcome: Outcome = stop.value
                 return outcome
-            shown.show(happened)
-            if isinstance(happened, Begun) and not quiet:
-                log = stack.enter_context(Board(job.folder / "log", before))
-            if log is not None:
-                log.add(happened, shown.step)
+            try:
+                shown.show(happened)
+                if isinstance(happened, Begun) and not quiet:
+                    log = stack.enter_context(Board(job.folder / "log", before))
+                if log is not None:
+                    log.add(happened, shown.step)
+            except KeyboardInterrupt as stop:  # so that the training saves its state
+                steps.throw(stop)
 
 
 class _Bar:

@@ -150,6 +150,7 @@ def _renamed(model: Segmenter[Any], card: TunedCard) -> Segmenter[Any]:
         "name": card.name,
         "weights_hash": card.sha256,
         "training": card.training,
+        "tuned_card": card,
     }
     if card.everything is not None:
         said["everything"] = card.everything

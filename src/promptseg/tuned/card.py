@@ -28,6 +28,8 @@ class TunedCard:
     `data` (a list of flat objects, with licences), `splits` (`train`, `val`, `test`: an object with
     the counts `subjects`, `images`, `targets`; and `source`, a line), and `scores` (a list of flat
     objects: the rows of a table). `images` lists shortened hashes of the images that it saw.
+    Where the base was fine-tuned itself, `earlier` lists what it saw, the first training first:
+    objects of its `name`, `data` and `images`. `stages_of` gives them all.
     """
 
     name: str
@@ -40,6 +42,17 @@ class TunedCard:
     finetuned: Mapping[str, Any] = field(default_factory=dict)
     base_hash: str = ""  # weights_hash of the base; filled in when it is written, as is ...
     sha256: str = ""  # ... that of model.safetensors
+
+
+def stages_of(card: TunedCard) -> list[dict[str, Any]]:
+    """List all trainings behind a model, its own last: objects of `name`, `data` and `images`.
+
+    Anyone may have written a card: what is no object is left out.
+    """
+    told = card.finetuned
+    earlier = told.get("earlier")
+    stages = [one for one in earlier if isinstance(one, dict)] if isinstance(earlier, list) else []
+    return [*stages, {"name": card.name, "data": told.get("data"), "images": told.get("images")}]
 
 
 def read_card(folder: Path) -> TunedCard:

@@ -57,6 +57,8 @@ def _history(card: TunedCard) -> Iterator[str]:
     told = card.finetuned
     if data := told.get("data"):
         yield from ("", "## Data", *_rows(data, "data"))
+    if earlier := told.get("earlier"):
+        yield from ("", f"## Data of models before {_cell(card.name)}", *_earlier(earlier))
     if splits := dict(told.get("splits", {})):
         source = splits.pop("source", None)
         yield from ("", "## Splits")
@@ -67,6 +69,19 @@ def _history(card: TunedCard) -> Iterator[str]:
         yield from ("", "## Settings", *_table(["", ""], object_of(settings, "settings").items()))
     if scores := told.get("scores"):
         yield from ("", "## Scores", *_rows(scores, "scores"))
+
+
+def _earlier(value: object) -> Iterator[str]:
+    """Tell what the models saw that it was fine-tuned from."""
+    if not isinstance(value, list):
+        raise ValueError("earlier is no list of objects")
+    stages = [object_of(stage, "an entry of earlier") for stage in value]
+    data = [(stage.get("name"), stage.get("data") or []) for stage in stages]
+    if not all(isinstance(rows, list) for _, rows in data):
+        raise ValueError("data is no list of objects")
+    yield from _rows(
+        [{"model": name} | object_of(row, "data") for name, rows in data for row in rows], "earlier"
+    )
 
 
 def _usage(card: TunedCard) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from promptseg.contamination import declared
 from promptseg.errors import DataError, ModelError
 from promptseg.parquet import write_atomically
 from promptseg.plan import Plan
@@ -25,7 +26,7 @@ from promptseg.tuning.network import trainable
 from promptseg.tuning.result import MODEL, write_result
 from promptseg.tuning.run import Happened, Job, finetune
 from promptseg.tuning.settings import Settings
-from promptseg.tuning.split import Split, split_corpora
+from promptseg.tuning.split import Split, check_unseen, split_corpora
 from promptseg.tuning.training import identity_of
 from promptseg.tuning.validation import tested_strategies
 
@@ -171,6 +172,7 @@ def learn(study: Study, accelerator: Any) -> Generator[Turn | Happened | Progres
     job = study.job
     model, plan = trainable(job.model), _plan(job.settings)
     split = split_corpora(job.corpora, job.division)
+    check_unseen(split, declared(job.asked, job.model).images, job.model.name)
     total = len(study.sizes) * study.repeats + 1
     folder = study.folder / "base"
     mark = _identity(model, job, split, accelerator)

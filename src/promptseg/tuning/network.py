@@ -38,6 +38,8 @@ def trainable(model: Any) -> Trainable:
         "pixels",
         "encode",
         "decode",
+        "embedding",
+        *("name", "weights_hash", "training", "embed", "segment"),
     )
     lacking = ", ".join(name for name in needed if not hasattr(model, name))
     raise ModelError(

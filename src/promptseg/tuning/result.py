@@ -6,7 +6,8 @@ from typing import Any
 
 from promptseg.model import Training, trained_for
 from promptseg.models import MODELS
-from promptseg.tuned import TunedCard, read_card, write_tuned
+from promptseg.tuned import TunedCard, write_tuned
+from promptseg.tuned.card import MOST_LETTERS, stages_of
 from promptseg.tuning.outcome import Outcome
 from promptseg.tuning.run import Job
 
@@ -20,37 +21,47 @@ def write_result(job: Job, outcome: Outcome) -> Path:
     the file that a training may have started from.
     """
     outcome.write(job.folder)
+    base: TunedCard | None = getattr(job.model, "tuned_card", None)
     card = TunedCard(
         name=job.name,
         base=job.asked,
         training=claims(job),
-        licence=_licence(job.asked),
-        training_data=_training_data(outcome),
-        finetuned=_told(outcome),
+        licence=_licence(job.asked, base),
+        training_data=_training_data(outcome, base),
+        everything=None if base is None else base.everything,
+        everything_source="" if base is None else base.everything_source,
+        finetuned=_told(outcome) | ({} if base is None else {"earlier": stages_of(base)}),
     )
     state = job.model.network.state_dict()
     return write_tuned(job.folder / MODEL, state, job.model, card)
 
 
 def claims(job: Job) -> Training:
-    """Say what a model was trained for: what its base was, and what it learned."""
+    """Say what a model was trained for: what its base was, and what its decoder learned.
+
+    Adapters alone teach no kind of prompt and no token: what reads their embeddings is as it was.
+    """
     before: Training = job.model.training
+    if "decoder" not in job.settings.parts:
+        return before
     return trained_for(before.pairs | set(product(job.settings.kinds, job.settings.selections)))
 
 
-def _licence(asked: str) -> str:
+def _licence(asked: str, base: TunedCard | None) -> str:
     """Name the licence of the base, under which what was made of it stands."""
     if asked in MODELS:
         return MODELS[asked].licence
-    if ":" in asked:
-        return "as its base and its training data"
-    return read_card(Path(asked)).licence
+    return "as its base and its training data" if base is None else base.licence
 
 
-def _training_data(outcome: Outcome) -> str:
+def _training_data(outcome: Outcome, base: TunedCard | None) -> str:
     names = ", ".join(str(dataset["name"]) for dataset in outcome.datasets) or "unnamed data"
     images = outcome.n_images["train"]
-    return f"{names}: {outcome.n_targets['train']} targets in {images} images"
+    own = f"{names}: {outcome.n_targets['train']} targets in {images} images"
+    if base is None:
+        return own
+    line = f"{own}; before, as {base.name}: {base.training_data}"
+    return line if len(line) <= MOST_LETTERS else f"{own}; before: that of {base.name}"
 
 
 def _shown(where: str | None) -> str | None:

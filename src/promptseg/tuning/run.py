@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from promptseg.contamination import HASH_LETTERS
+from promptseg.contamination import HASH_LETTERS, declared
 from promptseg.corpus import Corpus
 from promptseg.errors import DataError, ModelError
 from promptseg.memory import peak_bytes
@@ -26,8 +26,9 @@ from promptseg.tuning.network import (
 )
 from promptseg.tuning.outcome import FILE, Outcome
 from promptseg.tuning.settings import Precision, Settings
-from promptseg.tuning.split import ROLES, Division, Split, check_apart, split_corpora
-from promptseg.tuning.training import Event, Training, identity_of, train
+from promptseg.tuning.split import ROLES, Division, Split, check_apart, check_unseen, split_corpora
+from promptseg.tuning.state import check_identity, load_best
+from promptseg.tuning.training import Event, Training, guarded, identity_of, train
 
 RECORDED = ("promptseg", "torch", "transformers", "accelerate", "peft", "numpy")
 
@@ -53,6 +54,14 @@ class Begun:
 
 
 Happened = Gathered | Begun | Event
+
+
+class StoppedEarly(ModelError):  # noqa: N818 - it says what happened
+    """A training stopped before its end; the model has its best state, which `outcome` tells of."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +90,28 @@ def make_accelerator(device: str, precision: Precision = "no") -> Any:
     """
     try:
         from accelerate import Accelerator
+        from accelerate.utils import patch_environment
     except ImportError as error:
         raise ModelError(
             "Fine-tuning needs accelerate, peft and tensorboard: pip install 'promptseg[train]'."
         ) from error
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and ":" in device:
+        raise ModelError(
+            f"Each of several processes takes a device of its own: say {device.partition(':')[0]}, "
+            f"not {device}."
+        )
+    chosen = {} if several or device == "cpu" else {"ACCELERATE_TORCH_DEVICE": device}
     try:
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+        with patch_environment(**chosen):  # else accelerate takes the first it finds
+            accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"Cannot train on {device} with precision {precision}: {error}") from error
+    found = str(accelerator.device)
+    if found != device and (":" in device or found.partition(":")[0] != device):
+        raise ModelError(
+            f"accelerate took {found}, not {device}: it keeps the first device of a process."
+        )
     return accelerator
 
 
@@ -102,10 +125,10 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     ------
     ModelError
         The model cannot be trained, a check failed, the loss is not finite, or the memory is too
-        small.
+        small: StoppedEarly where a state was reached that is worth keeping.
     DataError
-        The split leaks or leaves a role empty, there is nothing to train on, the folder holds
-        another training, or the disk is too small.
+        The split leaks (what the base was fine-tuned on too) or leaves a role empty, there is
+        nothing to train on, the folder holds another training, or the disk is too small.
     """
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     model, base_hash = trainable(job.model), job.model.weights_hash
@@ -117,14 +140,17 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
         )
     split = split_corpora(job.corpora, job.division)
     check_apart(split, job.also)
+    check_unseen(split, declared(job.asked, model).images, model.name)
     identity = identity_of(model, job.settings, split, job.corpora, str(accelerator.device))
+    check_identity(job.folder / "state", identity)
     n_values = sum(value.numel() for value in model.network.parameters())
     chosen = choose_parameters(model, job.settings)
     try:
         frozen = frozen_stages(
             model, chosen.cut, job.settings.cache_dtype, cached=job.settings.cached
         )
-        items, kept = yield from _gather(job, split, frozen, accelerator)
+        gathering = _gather(job, split, frozen, accelerator)
+        items, kept = yield from guarded(gathering, job.folder)
         training = Training(
             model=model,
             settings=job.settings.stretched(
@@ -138,7 +164,7 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
             identity=identity,
         )
         yield Begun(split, chosen, n_values, 0, training.n_steps)
-        yield from train(training)
+        stopped = yield from _trained(training)
         state = merged_state(model.network)
     finally:
         if job.settings.uses_lora:
@@ -147,7 +173,24 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     for parameter in model.network.parameters():
         parameter.requires_grad_(False)
     clock = Clock(started, time.monotonic() - begun)
-    return _outcome(job, split, training, Sizes(n_values, kept), base_hash, clock)
+    outcome = _outcome(job, split, training, Sizes(n_values, kept), base_hash, clock)
+    if stopped is not None:
+        raise StoppedEarly(str(stopped), outcome) from stopped
+    return outcome
+
+
+def _trained(training: Training) -> Generator[Event, None, ModelError | None]:
+    """Train; give what stopped it early, where a state that is better than the base is left."""
+    try:
+        yield from train(training)
+    except ModelError as error:
+        done, chooses = training.done, bool(training.items.of_role["val"])
+        if training.moving or not (done.best_step if chooses else done.step):
+            raise
+        if chooses:
+            load_best(training.folder, training.model.network, done.best_step)
+        return error
+    return None
 
 
 def _check_folder(folder: Path) -> None:

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from promptseg.contamination import pixel_hashes
+from promptseg.contamination import HASH_LETTERS, pixel_hashes
 from promptseg.corpus import Corpus, part_paths
 from promptseg.errors import DataError
 
@@ -59,6 +59,7 @@ class Image:
     content: str  # hash of its pixels, or of its file where the corpus has no looks
     split: str | None
     subject: str | None = None
+    is_used: bool = True  # it has a target: what has none, as a black slice, tells nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ def split_corpora(corpora: Sequence[Corpus], division: Division) -> Split:
     images = [image for number, c in enumerate(corpora) for image in _images(number, c, division)]
     if not division.test_subjects and any(image.split for image in images):
         given = _given(images, division)
-        split = _checked(Split(division, OWN, given), division)
+        less = [role for role in ROLES if division.leaves_out(role)]
+        source = OWN + "".join(f", without its {role}" for role in less)
+        split = _checked(Split(division, source, given), division)
         return _fewer(split, division)
     roles = _drawn(images, division)
     named = "subjects named" if division.test_subjects else "drawn"
@@ -114,10 +117,21 @@ def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
             "a split cannot keep patients apart. Curate again with --subject-pattern; or give "
             "--split-by image if no patient has two images."
         )
-    of_pixels = pixel_hashes(corpus)
+    of_pixels, used = pixel_hashes(corpus), _with_targets(corpus)
     for image_id, dataset, subject, of_file, split in rows.iter_rows():
         owner = (dataset, image_id if division.by == "image" else subject)
-        yield Image(number, image_id, owner, of_pixels.get(image_id, of_file), split, subject)
+        content = of_pixels.get(image_id, of_file)
+        yield Image(number, image_id, owner, content, split, subject, image_id in used)
+
+
+def _with_targets(corpus: Corpus) -> set[str]:
+    import polars as pl
+
+    parts = part_paths(corpus.path, "targets")
+    if not parts:
+        return set()
+    drawn = pl.scan_parquet(parts, glob=False).filter(pl.col("area_px") > 0)
+    return set(drawn.select("image_id").unique().collect()["image_id"].to_list())
 
 
 def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Image, ...]]:
@@ -131,6 +145,7 @@ def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Imag
     found: dict[Role, tuple[Image, ...]] = {
         role: tuple(i for i in images if WORDS[str(i.split).lower()] == role) for role in ROLES
     }
+    found |= {role: () for role in ROLES if division.leaves_out(role)}
     if not found["val"] and division.val_share:
         owners = _by_dataset(found["train"])
         chosen = {
@@ -200,22 +215,27 @@ def _by_role(images: Sequence[Image], roles: Mapping[Owner, Role]) -> dict[Role,
     return {role: tuple(i for i in images if roles[i.owner] == role) for role in ROLES}
 
 
+def _refuse_leaks(split: Split) -> None:
+    """Refuse subjects, then images, that are in two roles."""
+    every = [(role, image) for role in ROLES for image in split.images[role]]
+    subjects = [(role, image, "subject", image.owner) for role, image in every]
+    images = [(role, image, "image", image.content) for role, image in every if image.is_used]
+    seen: dict[object, Role] = {}
+    for role, image, what, value in (*subjects, *images):
+        if seen.setdefault(value, role) != role:
+            raise DataError(
+                f"A leak: {what} {_told(image, what)} is in {seen[value]} and in {role}. "
+                "What is held out has to be of subjects that were never seen: mend the "
+                "splits or the subjects of the corpus."
+            )
+
+
 def _checked(split: Split, division: Division) -> Split:
     """Refuse leaks, then empty roles."""
-    for what, key in (("subject", "owner"), ("image", "content")):
-        seen: dict[object, Role] = {}
-        for role in ROLES:
-            for image in split.images[role]:
-                value = getattr(image, key)
-                if seen.setdefault(value, role) != role:
-                    raise DataError(
-                        f"A leak: {what} {_told(image, what)} is in {seen[value]} and in {role}. "
-                        "What is held out has to be of subjects that were never seen: mend the "
-                        "splits or the subjects of the corpus."
-                    )
+    _refuse_leaks(split)
     count = len({image.owner for role in ROLES for image in split.images[role]})
     for role, images in split.images.items():
-        if not images and split.source == OWN and not division.leaves_out(role):
+        if not images and split.source.startswith(OWN) and not division.leaves_out(role):
             raise DataError(
                 f"The corpus's own split has no {role} images. Name those to hold out by "
                 "--test-subject, which divides all subjects anew."
@@ -223,8 +243,8 @@ def _checked(split: Split, division: Division) -> Split:
         if not images and not division.leaves_out(role):
             raise DataError(
                 f"The {role} split is empty: {count} {division.by}{'s' * (count != 1)} cannot give "
-                "train, val and test one each. Three are the fewest; curate more, or "
-                "check --subject-pattern."
+                "train, val and test one each. They are drawn within each data set, of which "
+                "three are the fewest; curate more, or check --subject-pattern."
             )
     return split
 
@@ -261,16 +281,33 @@ def check_apart(split: Split, also: Sequence[Corpus]) -> None:
     """
     seen = [image for role in ROLES[:2] for image in split.images[role]]
     known = {(image.owner[0], image.subject) for image in seen if image.subject is not None}
-    hashes = {image.content for image in [*seen, *split.images["test"]]}
+    hashes = {i.content for i in [*seen, *split.images["test"]] if i.is_used}
     for corpus in also:
-        for image in _images(0, corpus, Division(by="image")):
-            if (image.owner[0], image.subject) in known or image.content in hashes:
+        images = list(_images(0, corpus, Division(by="image")))
+        for image in images:
+            alike = image.is_used and image.content in hashes
+            if (image.owner[0], image.subject) in known or alike:
                 raise DataError(
                     f"A leak: {image.image_id} of {corpus.path}, on which both models were to be "
                     "scored as unseen, is of a subject that is trained on, or is in this training "
-                    "already. Give --also other data."
+                    "or in another corpus of --also already. Give --also other data."
                 )
-            hashes.add(image.content)
+        hashes |= {image.content for image in images if image.is_used}
+
+
+def check_unseen(split: Split, seen: Set[str], base: str) -> None:
+    """Refuse to hold out images that the base was fine-tuned on; `seen` are shortened hashes.
+
+    Raises DataError.
+    """
+    held_out = split.images["test"]
+    leaks = [i for i in held_out if i.is_used and i.content[:HASH_LETTERS] in seen]
+    if leaks:
+        raise DataError(
+            f"A leak: {base} was itself fine-tuned on {len(leaks)} of the {len(held_out)} images "
+            f"that are held out here, such as {leaks[0].image_id}. Hold out subjects that it never "
+            "saw: the same --seed and shares as then, or --test-subject."
+        )
 
 
 def n_on_both_sides(split: Split) -> int:

@@ -14,7 +14,7 @@ from promptseg.parquet import write_atomically
 from promptseg.tuning.course import Course
 from promptseg.tuning.network import set_values
 
-STATE, BEST = "state.safetensors", "best.safetensors"
+STATE = "state.safetensors"
 COURSE = "course"  # name of its tensor
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -55,11 +55,18 @@ def save_state(
         "checks": done.checks,
     }
     _write(folder / STATE, tensors, {"progress": json.dumps(told)})
+    for path in folder.glob("best-*.safetensors"):  # the state that is there now needs one only
+        if path != _best(folder, done.best_step):
+            path.unlink(missing_ok=True)
 
 
-def save_best(folder: Path, network: nn.Module, names: Sequence[str]) -> None:
-    """Keep the parameters as they are as the best."""
-    _write(folder / BEST, {name: network.get_parameter(name) for name in names}, {})
+def _best(folder: Path, step: int) -> Path:
+    return folder / f"best-{step}.safetensors"
+
+
+def save_best(folder: Path, network: nn.Module, names: Sequence[str], step: int) -> None:
+    """Keep the parameters as they are as the best; the last state may still need another best."""
+    _write(_best(folder, step), {name: network.get_parameter(name) for name in names}, {})
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -68,11 +75,30 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     write_atomically(path, save({k: v.detach().cpu() for k, v in tensors.items()}, metadata))
 
 
-def load_best(folder: Path, network: nn.Module) -> None:
-    """Give the network the best parameters; without a file they are those it came with."""
-    if (folder / BEST).is_file():
-        values, _ = _read(folder / BEST)
-        set_values(network, values)
+def load_best(folder: Path, network: nn.Module, step: int) -> None:
+    """Give the network the best parameters; raises DataError when they are gone or damaged."""
+    values, _ = _read(_best(folder, step))
+    set_values(network, values)
+
+
+def check_identity(folder: Path, identity: str) -> None:
+    """Refuse the state of another training; raises DataError."""
+    from safetensors import safe_open
+
+    path = folder / STATE
+    if not path.is_file():
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["progress"])
+        found = told["identity"]
+    except Exception as error:  # damaged files make readers raise anything
+        raise _damaged(path, error) from error
+    if found != identity:
+        raise DataError(
+            f"{folder} holds a training of other settings, data or weights, or on another kind "
+            "of device or torch. Give another --out, or delete it to start again."
+        )
 
 
 def peek(folder: Path) -> Progressed | None:
@@ -116,14 +142,11 @@ def load_state(
     path = folder / STATE
     if not path.is_file():
         return None
+    check_identity(folder, identity)
     tensors, metadata = _read(path)
     try:
         told = json.loads(metadata["progress"])
-        if told.pop("identity") != identity:
-            raise DataError(
-                f"{folder} holds a training of other settings, data or weights, or on another kind "
-                "of device or torch. Give another --out, or delete it to start again."
-            )
+        told.pop("identity")
         course = Course(tensors[COURSE].numpy())
         values = {name: tensors[f"value/{name}"] for name in names}
     except (KeyError, ValueError, AttributeError) as error:

@@ -75,7 +75,7 @@ class Stepper:
         if not (torch.isfinite(sums).all() and np.isfinite(norm)):
             shown = ", ".join(item.image_id for item in batch)
             raise ModelError(
-                f"The loss became NaN or infinite at images {shown}. The best state before it is "
+                f"The loss became NaN or infinite at images {shown}. What was reached before is "
                 "kept; try a smaller --learning-rate."
             )
         loss, mask, iou, dice = (float(value) for value in sums)

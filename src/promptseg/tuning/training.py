@@ -3,10 +3,10 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,6 +26,10 @@ from promptseg.tuning.validation import Score, validate
 # a killed training has to do again what it did since its last state: so long at most, or as many
 # times as long as a state takes to write, which is then one part in so many of the time
 SAVE_SECONDS, SAVE_TIMES = 30, 50
+# how PyTorch's allocator, its GPUs' one and cuBLAS tell of a full memory
+FULL_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
+H = TypeVar("H")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def make_optimizer(training: Training) -> torch.optim.Optimizer:
     )
 
 
-def train(training: Training) -> Iterator[Event]:
+def train(training: Training) -> Generator[Event, None, None]:
     """Train, and yield every check, step and validation; the network ends in its best state.
 
     A state that is in the folder is gone on from, to the same result as without the interruption.
@@ -143,22 +147,22 @@ def train(training: Training) -> Iterator[Event]:
     names, network = training.chosen.names, training.model.network
     before = load_state(training.folder, network, names, optimizer, training.identity)
     if before is None:
-        yield from _guarded(training, _first(training))
+        yield from guarded(_first(training), training.folder)
         _save(training, optimizer)
     else:
         training.done = before
     try:
-        yield from _guarded(training, _steps(training, optimizer))
-    except KeyboardInterrupt:
+        yield from guarded(_steps(training, optimizer), training.folder)
+    except (KeyboardInterrupt, ModelError):
         if not training.moving:  # else the last state stands
             _save(training, optimizer)
         raise
     training.accelerator.wait_for_everyone()  # the best state is written by one of them
     if training.items.of_role["val"]:
-        load_best(training.folder, network)
+        load_best(training.folder, network, training.done.best_step)
 
 
-def _first(training: Training) -> Iterator[Event]:
+def _first(training: Training) -> Generator[Event, None, None]:
     """Check, and score the model as it came."""
     for check in checked(training.stepper(), training.items, training.settings):
         training.done.checks.append(asdict(check))
@@ -169,27 +173,27 @@ def _first(training: Training) -> Iterator[Event]:
         yield _validated(training, 0)
 
 
-def _guarded(training: Training, work: Iterator[Event]) -> Iterator[Event]:
-    """Do some work; what stops it is told in one line."""
+def guarded(work: Generator[H, None, R], folder: Path) -> Generator[H, None, R]:
+    """Do some work; a full memory is told in one line."""
     try:
-        yield from work
+        return (yield from work)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(training) from error
+        raise _out_of_memory(folder) from error
     except RuntimeError as error:
-        if "allocate memory" in str(error) or "out of memory" in str(error):
-            raise _out_of_memory(training) from error
+        if any(words in str(error) for words in FULL_MEMORY):
+            raise _out_of_memory(folder) from error
         raise
 
 
-def _out_of_memory(training: Training) -> ModelError:
+def _out_of_memory(folder: Path) -> ModelError:
     return ModelError(
-        "The memory is too small for this training. The best state so far is kept in "
-        f"{training.folder}. Try fewer targets per image (--max-targets), another method, or a "
+        "The memory is too small for this training. What was reached is kept in "
+        f"{folder}. Try fewer targets per image (--max-targets), another method, or a "
         "smaller batch (--batch-size) in a new --out."
     )
 
 
-def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Iterator[Event]:
+def _steps(training: Training, optimizer: torch.optim.Optimizer) -> Generator[Event, None, None]:
     stepper, per_epoch, done = training.stepper(), training.per_epoch, training.done
     train_items, saver = training.items.of_role["train"], _Saver(training, optimizer)
     if training.owes_validation():  # it was stopped between the last step of an epoch and its score
@@ -232,7 +236,7 @@ def _validated(training: Training, epoch: int) -> Validated:
     best = score.dice > done.best_score
     if best:
         if training.accelerator.is_main_process:
-            save_best(training.folder, training.model.network, training.chosen.names)
+            save_best(training.folder, training.model.network, training.chosen.names, done.step)
         done.best_score, done.best_step = score.dice, done.step
     told = {"epoch": epoch, "step": done.step, "dice": score.dice, "tasks": dict(score.tasks)}
     done.epochs.append(told)
