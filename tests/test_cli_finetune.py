@@ -11,6 +11,7 @@ from phantom import write_discs, write_phantoms
 from test_cli import run
 
 from promptseg.contamination import declared
+from promptseg.prompt import Everything
 from promptseg.record import open_run
 from promptseg.tuned import load_tuned, read_card
 from promptseg.tuned.card import stages_of
@@ -79,6 +80,9 @@ def test_a_model_of_a_model_keeps_what_both_saw(dark, tmp_path, capsys, monkeypa
     other, first = tmp_path / "other.corpus", tmp_path / "litemedsam-points"
     write_discs(other, 12, grey=170)
     run(capsys, "finetune", dark, "--out", first, *QUICK)
+    told = json.loads((first / "model" / "model.json").read_text())
+    told |= {"everything": {"points_per_side": 8}, "everything_source": "chosen here"}
+    (first / "model" / "model.json").write_text(json.dumps(told))
     (tmp_path / "again.py").write_text(
         "from pathlib import Path\nfrom promptseg.tuned import load_tuned\n\ndef make():\n"
         f"    return load_tuned(Path({str(first / 'model')!r}), trust_base=True)\n"
@@ -91,16 +95,18 @@ def test_a_model_of_a_model_keeps_what_both_saw(dark, tmp_path, capsys, monkeypa
     refused, _, err = run(
         capsys, "finetune", dark, *second, "--test-subject", "s0", "--test-subject", "s1"
     )
-    code, _, told = run(capsys, "finetune", other, *second)
+    code, _, text = run(capsys, "finetune", other, *second)
 
     assert refused == 2
     assert "A leak: litemedsam-points-tuned was itself fine-tuned on" in err
-    assert code == 0, told
+    assert code == 0, text
     folder = named / "model"
     card = read_card(folder)
     assert card.name == "litemedsam-points-tuned-tuned"
     assert [stage["name"] for stage in stages_of(card)] == ["litemedsam-points-tuned", card.name]
     assert declared("again:make", load_tuned(folder, trust_base=True)).images > seen
+    assert card.everything == Everything(points_per_side=8)
+    assert card.everything_source == "of litemedsam-points-tuned: chosen here"
     assert "## Data of models before" in (folder / "README.md").read_text()
     assert "before, as litemedsam-points-tuned: " in card.training_data
 

@@ -128,12 +128,13 @@ class _Bar:
 
 def begun(event: "Begun") -> str:
     """Tell who is trained on, and how much of the network is trained."""
+    from promptseg.report.words import plural
     from promptseg.tuning.split import n_on_both_sides
 
     split = event.split
-    unit = f"{split.division.by}s"
     counts = ", ".join(
-        f"{role}: {len(split.owners(role))} {unit} ({len(split.images[role])} images)"
+        f"{role}: {plural(len(split.owners(role)), split.division.by)} "
+        f"({plural(len(split.images[role]), 'image')})"
         for role in ("train", "val", "test")
     )
     share = event.chosen.n_values / event.n_values

@@ -29,7 +29,7 @@ def write_result(job: Job, outcome: Outcome) -> Path:
         licence=_licence(job.asked, base),
         training_data=_training_data(outcome, base),
         everything=None if base is None else base.everything,
-        everything_source="" if base is None else base.everything_source,
+        everything_source=_source_of_everything(base),
         finetuned=_told(outcome) | ({} if base is None else {"earlier": stages_of(base)}),
     )
     state = job.model.network.state_dict()
@@ -52,6 +52,14 @@ def _licence(asked: str, base: TunedCard | None) -> str:
     if asked in MODELS:
         return MODELS[asked].licence
     return "as its base and its training data" if base is None else base.licence
+
+
+def _source_of_everything(base: TunedCard | None) -> str:
+    if base is None or base.everything is None:
+        return ""
+    told = base.everything_source
+    whose = "" if told.startswith("of ") else f"of {base.name}: "
+    return f"{whose}{told}"[:MOST_LETTERS]
 
 
 def _training_data(outcome: Outcome, base: TunedCard | None) -> str:
