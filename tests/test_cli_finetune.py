@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 from phantom import write_discs, write_phantoms
 from test_cli import run
+from tiny import Tiny
 
 from promptseg.contamination import declared
+from promptseg.models import MODELS, published_hash
 from promptseg.prompt import Everything
 from promptseg.record import open_run
 from promptseg.tuned import load_tuned, read_card
 from promptseg.tuned.card import stages_of
 from promptseg.tuning.outcome import read_outcome
+from promptseg.tuning.result import unknown_weights
+from promptseg.tuning.run import Job
+from promptseg.tuning.settings import PRESETS
+from promptseg.tuning.split import Division
 
 QUICK = (
     "--model", "tiny:make", "--epochs", "2", "--learning-rate", "0.01", "--augment", "none",
@@ -111,23 +117,58 @@ def test_a_model_of_a_model_keeps_what_both_saw(dark, tmp_path, capsys, monkeypa
     assert "before, as litemedsam-points-tuned: " in card.training_data
 
 
-def test_two_processes_of_torchrun_train_as_one(dark, tmp_path, capsys):
-    """As the help says it: one model, one page, the losses of one process."""
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    run(capsys, "finetune", dark, "--out", alone, *QUICK)
+def by_torchrun(*command: object) -> subprocess.CompletedProcess[str]:
+    """Start two processes as the help says."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "promptseg", "finetune", str(dark), "--out", str(together), *QUICK]
+    words = [*start, "-m", "promptseg", *map(str, command)]
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, env=environment, capture_output=True, text=True)
 
-    done = subprocess.run([*start, *command], env=environment, capture_output=True, text=True)
+
+def test_two_processes_of_torchrun_train_as_one(dark, tmp_path, capsys):
+    """As the help says it: one model, one page, the losses and the best state of one process."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    choosing = [*QUICK, "--val-share", "0.2"]
+    run(capsys, "finetune", dark, "--out", alone, *choosing)
+
+    done = by_torchrun("finetune", dark, "--out", together, *choosing)
 
     assert done.returncode == 0, done.stderr
     one, two = read_outcome(alone), read_outcome(together)
     assert (one.processes, two.processes) == (1, 2)
     assert two.steps == [pytest.approx(step, abs=1e-5) for step in one.steps]
+    assert two.best_score == pytest.approx(one.best_score, abs=1e-4)
+    assert (one.best_step, len(one.epochs)) == (two.best_step, len(two.epochs))
     assert done.stderr.count("passed  gradients") == 1
     assert (together / "report.html").is_file()
+
+
+def test_one_process_without_memory_stops_both_and_leaves_a_model(dark, tmp_path):
+    """The other one does not wait for it, and writes what was reached."""
+    out = tmp_path / "taught"
+
+    done = by_torchrun(
+        "finetune", dark, "--out", out, *QUICK, "--model", "tiny:HungryAlone", "--epochs", "30"
+    )
+
+    assert done.returncode != 0
+    assert "The memory is too small" in done.stderr
+    assert f"is written to {out / 'model'}" in done.stderr
+    assert load_tuned(out / "model", trust_base=True).name == "taught"
+
+
+def test_weights_of_unknown_origin_are_said_to_be(tmp_path):
+    """A checkpoint that was exported and loaded again has no card."""
+    model = Tiny()
+    made = Job(
+        corpora=(), model=model, asked="litemedsam", name="t", settings=PRESETS["paper"],
+        division=Division(), folder=tmp_path,
+    )  # fmt: skip
+
+    assert unknown_weights(made)[0]["data"] == [{"name": "not known", "licence": None}]
+    model.weights_hash = published_hash(MODELS["litemedsam"])
+    assert unknown_weights(made) == []
 
 
 def test_a_training_that_stops_leaves_a_model(dark, tmp_path, capsys):

@@ -218,6 +218,7 @@ def test_black_images_without_a_target_are_no_leak(tmp_path, bright_model, dark)
 
     outcome, _ = run(replace(task, corpora=(dark, blank), also=(other,)))
 
+    assert len(outcome.images) == 15  # of the dark ones, less those held out: no black one
     assert outcome.left_out["it has no target to train on"] > 3
 
 

@@ -29,6 +29,10 @@ class Declared:
     listed: tuple[str, ...] = ()  # of these, the ones of which it lists the images
     images: frozenset[str] = frozenset()
 
+    def only_names(self, dataset: str) -> bool:
+        """Tell whether a data set is named, and which of its images were seen is not listed."""
+        return _matches(dataset, self.names) and not _matches(dataset, self.listed)
+
 
 def declared(word: str, model: Any) -> Declared:
     """Ask a model, by the word that loaded it, for what it was trained on."""
@@ -46,17 +50,11 @@ def _of_card(card: TunedCard, own: Sequence[str]) -> Declared:
     """Take what all trainings behind a model saw: those of the models it was made from too."""
     listed, unlisted, images = list[str](), list[str](own), set[str]()
     for stage in stages_of(card):
-        data, seen = (_list(stage.get(name)) for name in ("data", "images"))
-        names = [str(one["name"]) for one in data if isinstance(one, dict) and one.get("name")]
-        (listed if seen else unlisted).extend(names)
-        images |= set(map(str, seen))
+        names = [str(row["name"]) for row in stage["data"] if row.get("name")]
+        (listed if stage["images"] else unlisted).extend(names)
+        images |= set(stage["images"])
     only = tuple(name for name in listed if not _matches(name, unlisted))
     return Declared(tuple(dict.fromkeys([*unlisted, *listed])), only, frozenset(images))
-
-
-def _list(value: object) -> list[Any]:
-    """Take a list of a card, which anyone may have written; what is none says nothing."""
-    return value if isinstance(value, list) else []
 
 
 def found(
@@ -89,10 +87,10 @@ def _seen(corpus: Corpus, images: frozenset[str], subset: Subset | None) -> dict
 
     columns = ["image_id", "dataset", "sha256"]
     rows = pl.scan_parquet(part_paths(corpus.path, "images"), glob=False).select(columns).collect()
-    of_pixels = pixel_hashes(corpus)
+    of_pixels, used = pixel_hashes(corpus), with_targets(corpus)
     counts: dict[str, int] = {}
     for image_id, dataset, of_file in rows.iter_rows():
-        if subset is None or image_id in subset.targets:
+        if image_id in used and (subset is None or image_id in subset.targets):
             hashes = {of_file[:HASH_LETTERS], of_pixels.get(image_id, of_file)[:HASH_LETTERS]}
             counts[dataset] = counts.get(dataset, 0) + bool(hashes & images)
     return counts
@@ -111,6 +109,17 @@ def pixel_hashes(corpus: Corpus) -> dict[str, str]:
         return {}
     looks = pl.scan_parquet(parts, glob=False).select("image_id", "content").collect()
     return dict(looks.iter_rows())
+
+
+def with_targets(corpus: Corpus) -> set[str]:
+    """List the images that have a target: what has none, as a black slice, tells nothing."""
+    import polars as pl
+
+    parts = part_paths(corpus.path, "targets")
+    if not parts:
+        return set()
+    drawn = pl.scan_parquet(parts, glob=False).filter(pl.col("area_px") > 0)
+    return set(drawn.select("image_id").unique().collect()["image_id"].to_list())
 
 
 def contaminated(run: Run, model: str, datasets: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def follow_training(job: "Job", accelerator: Any) -> "Outcome":
     """Fine-tune behind a progress bar of loss, DICE and time left."""
-    from promptseg.tuning.result import write_result
+    from promptseg.tuning.result import MODEL, write_result
     from promptseg.tuning.run import StoppedEarly, finetune
     from promptseg.tuning.state import peek
 
@@ -43,9 +43,10 @@ def follow_training(job: "Job", accelerator: Any) -> "Outcome":
         err.print("Stopped. The same command goes on from here.")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except StoppedEarly as error:
-        if quiet:
-            raise
-        made, outcome = write_result(job, error.outcome), error.outcome
+        made, outcome = job.folder / MODEL, error.outcome
+        if not quiet:
+            write_result(job, outcome)
+        accelerator.wait_for_everyone()  # the first process that ends would end all others
         raise ModelError(
             f"{error} Step {outcome.best_step} of {outcome.n_steps} that were done is written to "
             f"{made}, and not scored."
@@ -137,6 +138,11 @@ def begun(event: "Begun") -> str:
         f"({plural(len(split.images[role]), 'image')})"
         for role in ("train", "val", "test")
     )
+    if event.unlisted:
+        counts += (
+            f" (WARNING: the base was trained on images of {', '.join(event.unlisted)}, and does "
+            "not list them: some may be held out here)"
+        )
     share = event.chosen.n_values / event.n_values
     if shared := n_on_both_sides(split):
         counts += (

@@ -67,6 +67,8 @@ class ExportedSegmenter:
         self.weights_hash = model.weights_hash
         self.training = model.training
         self.everything = model.everything
+        self.tuned_card = getattr(model, "tuned_card", None)  # what it was trained on
+        self.trained_on = getattr(model, "trained_on", ())
         self.backend = f"onnx, export {EXPORT}, openvino {version('openvino')}"
         self._model, self._openvino = model, openvino
         self._threads = torch.get_num_threads()

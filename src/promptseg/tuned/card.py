@@ -47,12 +47,27 @@ class TunedCard:
 def stages_of(card: TunedCard) -> list[dict[str, Any]]:
     """List all trainings behind a model, its own last: objects of `name`, `data` and `images`.
 
-    Anyone may have written a card: what is no object is left out.
+    Anyone may have written a card: what is not of the form that `TunedCard` says is left out, so
+    that it does not go on from card to card.
     """
-    told = card.finetuned
-    earlier = told.get("earlier")
-    stages = [one for one in earlier if isinstance(one, dict)] if isinstance(earlier, list) else []
-    return [*stages, {"name": card.name, "data": told.get("data"), "images": told.get("images")}]
+    stages = [one for one in _list(card.finetuned.get("earlier")) if isinstance(one, dict)]
+    return [
+        {
+            "name": str(one.get("name"))[:64],
+            "data": [row for row in _list(one.get("data")) if _is_flat(row)],
+            "images": [image for image in _list(one.get("images")) if isinstance(image, str)],
+        }
+        for one in (*stages, {**card.finetuned, "name": card.name})
+    ]
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_flat(row: object) -> bool:
+    kinds = (str, int, float, type(None))
+    return isinstance(row, dict) and all(isinstance(value, kinds) for value in row.values())
 
 
 def read_card(folder: Path) -> TunedCard:

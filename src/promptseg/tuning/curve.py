@@ -172,7 +172,7 @@ def learn(study: Study, accelerator: Any) -> Generator[Turn | Happened | Progres
     job = study.job
     model, plan = trainable(job.model), _plan(job.settings)
     split = split_corpora(job.corpora, job.division)
-    check_unseen(split, declared(job.asked, job.model).images, job.model.name)
+    check_unseen(split, job.model.name, declared(job.asked, job.model))
     total = len(study.sizes) * study.repeats + 1
     folder = study.folder / "base"
     mark = _identity(model, job, split, accelerator)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.model import Training, trained_for
-from promptseg.models import MODELS
+from promptseg.models import MODELS, published_hash
 from promptseg.tuned import TunedCard, write_tuned
 from promptseg.tuned.card import MOST_LETTERS, stages_of
 from promptseg.tuning.outcome import Outcome
@@ -22,15 +22,16 @@ def write_result(job: Job, outcome: Outcome) -> Path:
     """
     outcome.write(job.folder)
     base: TunedCard | None = getattr(job.model, "tuned_card", None)
+    earlier = unknown_weights(job) if base is None else stages_of(base)
     card = TunedCard(
         name=job.name,
         base=job.asked,
         training=claims(job),
-        licence=_licence(job.asked, base),
+        licence=_licence(job, base),
         training_data=_training_data(outcome, base),
         everything=None if base is None else base.everything,
         everything_source=_source_of_everything(base),
-        finetuned=_told(outcome) | ({} if base is None else {"earlier": stages_of(base)}),
+        finetuned=_told(outcome) | ({"earlier": earlier} if earlier else {}),
     )
     state = job.model.network.state_dict()
     return write_tuned(job.folder / MODEL, state, job.model, card)
@@ -42,15 +43,24 @@ def claims(job: Job) -> Training:
     Adapters alone teach no kind of prompt and no token: what reads their embeddings is as it was.
     """
     before: Training = job.model.training
-    if "decoder" not in job.settings.parts:
+    if not job.settings.parts:
         return before
     return trained_for(before.pairs | set(product(job.settings.kinds, job.settings.selections)))
 
 
-def _licence(asked: str, base: TunedCard | None) -> str:
+def unknown_weights(job: Job) -> list[dict[str, Any]]:
+    """Say that weights of a built-in model were given of which nobody knows what they saw."""
+    word, own = job.asked, job.model.weights_hash
+    if word not in MODELS or own == published_hash(MODELS[word]):
+        return []
+    data = [{"name": "not known", "licence": None}]
+    return [{"name": f"weights {own[:12]} of {word}"[:64], "data": data, "images": []}]
+
+
+def _licence(job: Job, base: TunedCard | None) -> str:
     """Name the licence of the base, under which what was made of it stands."""
-    if asked in MODELS:
-        return MODELS[asked].licence
+    if job.asked in MODELS and not unknown_weights(job):
+        return MODELS[job.asked].licence
     return "as its base and its training data" if base is None else base.licence
 
 

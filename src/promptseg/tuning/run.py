@@ -51,6 +51,7 @@ class Begun:
     n_values: int  # of the whole network
     step: int
     of: int
+    unlisted: tuple[str, ...] = ()  # held-out data sets of which the base saw some images, unlisted
 
 
 Happened = Gathered | Begun | Event
@@ -107,6 +108,11 @@ def make_accelerator(device: str, precision: Precision = "no") -> Any:
             accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"Cannot train on {device} with precision {precision}: {error}") from error
+    if several and accelerator.num_processes == 1:
+        raise ModelError(
+            f"Several processes were started on {device}, and do not know of each other: start "
+            "them by torchrun on CPUs or CUDA, or one process."
+        )
     found = str(accelerator.device)
     if found != device and (":" in device or found.partition(":")[0] != device):
         raise ModelError(
@@ -140,7 +146,7 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
         )
     split = split_corpora(job.corpora, job.division)
     check_apart(split, job.also)
-    check_unseen(split, declared(job.asked, model).images, model.name)
+    unlisted = check_unseen(split, model.name, declared(job.asked, model))
     identity = identity_of(model, job.settings, split, job.corpora, str(accelerator.device))
     check_identity(job.folder / "state", identity)
     n_values = sum(value.numel() for value in model.network.parameters())
@@ -163,7 +169,7 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
             accelerator=accelerator,
             identity=identity,
         )
-        yield Begun(split, chosen, n_values, 0, training.n_steps)
+        yield Begun(split, chosen, n_values, 0, training.n_steps, tuple(unlisted))
         stopped = yield from _trained(training)
         state = merged_state(model.network)
     finally:
@@ -175,12 +181,12 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     clock = Clock(started, time.monotonic() - begun)
     outcome = _outcome(job, split, training, Sizes(n_values, kept), base_hash, clock)
     if stopped is not None:
-        raise StoppedEarly(str(stopped), outcome) from stopped
+        raise StoppedEarly(stopped, outcome)
     return outcome
 
 
-def _trained(training: Training) -> Generator[Event, None, ModelError | None]:
-    """Train; give what stopped it early, where a state that is better than the base is left."""
+def _trained(training: Training) -> Generator[Event, None, str | None]:
+    """Train; tell what stopped it early, where a state that is better than the base is left."""
     try:
         yield from train(training)
     except ModelError as error:
@@ -189,7 +195,7 @@ def _trained(training: Training) -> Generator[Event, None, ModelError | None]:
             raise
         if chooses:
             load_best(training.folder, training.model.network, done.best_step)
-        return error
+        return str(error)  # the error itself holds what filled the memory
     return None
 
 
@@ -294,7 +300,12 @@ def _outcome(
         },
         datasets=list(datasets.values()),
         images=sorted(
-            {image.content[:HASH_LETTERS] for role in ROLES[:2] for image in split.images[role]}
+            {
+                image.content[:HASH_LETTERS]
+                for role in ROLES[:2]
+                for image in split.images[role]
+                if image.is_used
+            }
         ),
         tasks=sorted({goal.task for item in items.of_role["train"] for goal in item.goals}),
         left_out=items.left_out,

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from promptseg.contamination import HASH_LETTERS, pixel_hashes
+from promptseg.contamination import HASH_LETTERS, Declared, pixel_hashes, with_targets
 from promptseg.corpus import Corpus, part_paths
 from promptseg.errors import DataError
 
@@ -60,6 +60,7 @@ class Image:
     split: str | None
     subject: str | None = None
     is_used: bool = True  # it has a target: what has none, as a black slice, tells nothing
+    file: str = ""  # hash of its file, which cards of before list
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +118,11 @@ def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
             "a split cannot keep patients apart. Curate again with --subject-pattern; or give "
             "--split-by image if no patient has two images."
         )
-    of_pixels, used = pixel_hashes(corpus), _with_targets(corpus)
+    of_pixels, used = pixel_hashes(corpus), with_targets(corpus)
     for image_id, dataset, subject, of_file, split in rows.iter_rows():
         owner = (dataset, image_id if division.by == "image" else subject)
         content = of_pixels.get(image_id, of_file)
-        yield Image(number, image_id, owner, content, split, subject, image_id in used)
-
-
-def _with_targets(corpus: Corpus) -> set[str]:
-    import polars as pl
-
-    parts = part_paths(corpus.path, "targets")
-    if not parts:
-        return set()
-    drawn = pl.scan_parquet(parts, glob=False).filter(pl.col("area_px") > 0)
-    return set(drawn.select("image_id").unique().collect()["image_id"].to_list())
+        yield Image(number, image_id, owner, content, split, subject, image_id in used, of_file)
 
 
 def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Image, ...]]:
@@ -295,19 +286,23 @@ def check_apart(split: Split, also: Sequence[Corpus]) -> None:
         hashes |= {image.content for image in images if image.is_used}
 
 
-def check_unseen(split: Split, seen: Set[str], base: str) -> None:
-    """Refuse to hold out images that the base was fine-tuned on; `seen` are shortened hashes.
+def check_unseen(split: Split, base: str, declared: Declared) -> list[str]:
+    """Refuse to hold out images that the base was fine-tuned on, as far as it lists them.
 
-    Raises DataError.
+    Gives the data sets of which it lists none, though it was trained on them. Raises DataError.
     """
     held_out = split.images["test"]
-    leaks = [i for i in held_out if i.is_used and i.content[:HASH_LETTERS] in seen]
+    shortened = [{i.content[:HASH_LETTERS], i.file[:HASH_LETTERS]} for i in held_out]
+    leaks = [
+        i for i, own in zip(held_out, shortened, strict=True) if i.is_used and own & declared.images
+    ]
     if leaks:
         raise DataError(
             f"A leak: {base} was itself fine-tuned on {len(leaks)} of the {len(held_out)} images "
             f"that are held out here, such as {leaks[0].image_id}. Hold out subjects that it never "
             "saw: the same --seed and shares as then, or --test-subject."
         )
+    return sorted({i.owner[0] for i in held_out if declared.only_names(i.owner[0])})
 
 
 def n_on_both_sides(split: Split) -> int:

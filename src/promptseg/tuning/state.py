@@ -149,6 +149,8 @@ def load_state(
         told.pop("identity")
         course = Course(tensors[COURSE].numpy())
         values = {name: tensors[f"value/{name}"] for name in names}
+        if told["best_score"] >= 0 and not (best := _best(folder, told["best_step"])).is_file():
+            raise ValueError(f"{best.name} is gone")
     except (KeyError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
     set_values(network, values)

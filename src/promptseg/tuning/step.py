@@ -65,15 +65,23 @@ class Stepper:
             grads = torch.autograd.grad(found.total / len(batch), learned, allow_unused=True)
             return torch.tensor(parts, dtype=torch.float64) / len(batch), grads
 
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums, stopped = torch.zeros(4, dtype=torch.float64), None
         own = batch[here::of]
-        for start in range(0, len(own), at_once := self._at_once()):
-            found = side_by_side(each, own[start : start + at_once], at_once)
-            sums += sum(parts for parts, _ in found)
-            _add(learned, [grads for _, grads in found])
+        try:
+            for start in range(0, len(own), at_once := self._at_once()):
+                found = side_by_side(each, own[start : start + at_once], at_once)
+                sums += sum(parts for parts, _ in found)
+                _add(learned, [grads for _, grads in found])
+        except (RuntimeError, MemoryError) as error:
+            if of == 1:
+                raise
+            stopped, sums = error, sums * float("nan")  # others wait for these, and stop by them
         sums, norm = self._shared(sums)
+        if stopped is not None:
+            raise stopped
         if not (torch.isfinite(sums).all() and np.isfinite(norm)):
             shown = ", ".join(item.image_id for item in batch)
+            shown += ", or another process stopped" if of > 1 else ""
             raise ModelError(
                 f"The loss became NaN or infinite at images {shown}. What was reached before is "
                 "kept; try a smaller --learning-rate."
