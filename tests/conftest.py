@@ -34,6 +34,12 @@ NEEDED = "PROMPTSEG_NEED_BROWSER"  # set where a browser has to be there
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that run real models: of several workers none ends long after others."""
+    real = {item.path for item in items if item.get_closest_marker("real")}
+    items.sort(key=lambda item: item.path not in real)
+
+
 @pytest.fixture(scope="session")
 def sample_set(request: pytest.FixtureRequest) -> Path:
     """Give the folder of real sample data beside the repository, or skip."""
