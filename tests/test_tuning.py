@@ -455,8 +455,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
             steps.throw(KeyboardInterrupt)
     steps.close()
     state = tmp_path / "parts" / "state"
+    expected = 1 if "few" in how else stop if how == "killed" else stop + 1
     before = peek(state)
     assert before is not None
+    assert before.step == expected - 1
     assert (state / f"best-{before.best_step}.safetensors").is_file()  # a newer one may lie there
     for path in state.glob("best-*"):
         if path.name != f"best-{before.best_step}.safetensors":
@@ -466,7 +468,6 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     parts, events = run(again)
 
     again_from = [event.step for event in events if isinstance(event, Stepped)]
-    expected = 1 if "few" in how else stop if how == "killed" else stop + 1
     assert again_from[:1] == ([expected] if expected <= len(whole.steps) else [])
     assert (whole.best_step, whole.best_score) == (parts.best_step, parts.best_score)
     assert whole.steps == parts.steps

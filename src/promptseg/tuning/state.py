@@ -83,18 +83,8 @@ def load_best(folder: Path, network: nn.Module, step: int) -> None:
 
 def check_identity(folder: Path, identity: str) -> None:
     """Refuse the state of another training; raises DataError."""
-    from safetensors import safe_open
-
-    path = folder / STATE
-    if not path.is_file():
-        return
-    try:
-        with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["progress"])
-        found = told["identity"]
-    except Exception as error:  # damaged files make readers raise anything
-        raise _damaged(path, error) from error
-    if found != identity:
+    found = _header(folder)
+    if found is not None and found[0].get("identity") != identity:
         raise DataError(
             f"{folder} holds a training of other settings, data or weights, or on another kind "
             "of device or torch. Give another --out, or delete it to start again."
@@ -106,6 +96,19 @@ def peek(folder: Path) -> Progressed | None:
 
     Raises DataError when it is damaged.
     """
+    found = _header(folder)
+    if found is None:
+        return None
+    told, course = found
+    told.pop("identity", None)
+    try:
+        return Progressed(**told, course=course)
+    except TypeError as error:
+        raise _damaged(folder / STATE, error) from error
+
+
+def _header(folder: Path) -> tuple[dict[str, Any], Course] | None:
+    """Read how far a state is, and its course; None where there is none."""
     from safetensors import safe_open
 
     path = folder / STATE
@@ -113,10 +116,8 @@ def peek(folder: Path) -> Progressed | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["progress"])
-            course = Course(file.get_tensor(COURSE).numpy())
-        told.pop("identity")
-        return Progressed(**told, course=course)
+            told = dict(json.loads(file.metadata()["progress"]))
+            return told, Course(file.get_tensor(COURSE).numpy())
     except Exception as error:  # damaged files make readers raise anything
         raise _damaged(path, error) from error
 
