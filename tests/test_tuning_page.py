@@ -259,6 +259,17 @@ def test_a_sound_training_raises_no_doubt(tmp_path):
     assert "Look at this twice" not in text_of(page(tmp_path, twelve(0.1)))
 
 
+def test_what_the_base_was_trained_on_is_not_called_unseen(tmp_path):
+    """A base that names the data set without its images may have seen those held out."""
+    OUTCOME.write(tmp_path / "model")
+    made = folder(tmp_path / "run", twelve(0.1), trained_on={"base": ["D"], "tuned": ["D"]})
+    text = text_of(write_page(tmp_path / "model", [made]).read_text())
+
+    assert "it has not seen" not in text
+    assert "On 12 subjects held out here, with box / single" in text
+    assert "base was itself trained on images of d, and does not list them" in text
+
+
 def test_few_subjects_have_no_p_and_the_fewest_no_interval(tmp_path):
     """Four subjects: their differences; six in two rows: an interval marked few."""
     four = text_of(page(tmp_path / "4", of_subjects([0.5] * 4, [0.6, 0.6, 0.7, 0.5])))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from promptseg.contamination import contaminated
 from promptseg.paired import Cell, Unit
 from promptseg.report import words
 from promptseg.report.words import count, fraction, plural
@@ -78,8 +79,17 @@ def _gain(story: Story, summary: Summary) -> str:
             f"{fraction(summary.before)}; no gain is claimed, since {_untrained(story, off)} not "
             "trained for this."
         )
-    whom = f"On {_held_out(summary)} it has not seen"
+    whom = f"On {_held_out(summary)} {'held out here' if _known(story) else 'it has not seen'}"
     return f"{whom}, with {how}, mean DICE {tasks} went {_went(summary)}.{_doubt(summary)}"
+
+
+def _known(story: Story) -> list[str]:
+    """List the data sets of what was held out that the base says it was trained on."""
+    scored = story.records.filter(story.records["task"].is_in(story.outcome.tasks))
+    datasets = sorted(scored["dataset"].unique().to_list())
+    runs = (run.run for run in story.runs)
+    found = {name for run in runs for name in contaminated(run, story.outcome.base, datasets)}
+    return sorted(found)
 
 
 def _untrained(story: Story, off: str) -> str:
@@ -219,6 +229,11 @@ def _of_numbers(story: Story) -> Iterator[str]:
 
 def _of_training(story: Story) -> Iterator[str]:
     own = story.outcome
+    if known := _known(story):
+        yield (
+            f"{own.base} was itself trained on images of {', '.join(known)}, and does not list "
+            "them: some may be held out here, where both models are then too good."
+        )
     if own.split_by == "image":
         yield (
             "Images were held out, not subjects: images of one patient may be on both sides, and "
