@@ -51,6 +51,7 @@ LAYERS = (
     {"run", "report"},
     {"look"},
     {"tuning"},
+    {"bars"},
     {"terminal"},
     {"demo"},
     {"cli"},

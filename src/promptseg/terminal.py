@@ -4,22 +4,14 @@ import dataclasses
 import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from promptseg.bars import Bars
 from promptseg.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,21 +33,9 @@ out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
 
 
-@contextmanager
-def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Show a bar on a terminal's standard error: done of total, a rate, the time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as bar:
-        yield bar
+def progress(unit: str, *, quiet: bool = False) -> Bars:
+    """Show bars on standard error, or a line now and then where it is no terminal."""
+    return Bars(unit, err, quiet=quiet)
 
 
 def print_json(content: Any) -> None:
