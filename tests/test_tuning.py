@@ -25,10 +25,12 @@ from tiny import (
     WrongToken,
 )
 
+from promptseg.cli.curve import _Bars as CurveBars
 from promptseg.contamination import HASH_LETTERS
 from promptseg.contract import Check
 from promptseg.errors import DataError, ModelError
 from promptseg.model import Training
+from promptseg.terminal import progress
 from promptseg.tuning import step, training
 from promptseg.tuning.course import Course
 from promptseg.tuning.items import Item
@@ -345,6 +347,21 @@ def test_subjects_that_are_named_are_held_out(dark, tmp_path):
     begun = next(event for event in steps if isinstance(event, Begun))
 
     assert begun.split.owners("test") == [("discs50", "s3")]
+
+
+def test_a_curve_tells_a_doubt_once(dark, tmp_path, capsys):
+    """All trainings of a curve hold the same subjects out."""
+    task = job(Tiny(), dark, tmp_path / "o", replace(QUICK, epochs=1), test_subjects=("s3",))
+    steps = finetune(task, make_accelerator("cpu"))
+    begun = next(event for event in steps if isinstance(event, Begun))
+    shown = CurveBars(progress(""))
+
+    for _ in range(2):
+        shown.show(replace(begun, unlisted=("liver2", "heart")))
+
+    told = capsys.readouterr().err
+    assert told.count("WARNING") == 1
+    assert "trained on images of liver2, heart, and does not list them" in told
 
 
 ONE_LINE = [
@@ -706,6 +723,24 @@ if accelerator.is_main_process:
     (folder / f"{sys.argv[2]}.json").write_text(json.dumps(told))
 accelerator.end_training()
 """
+
+
+def test_a_machine_that_does_not_see_the_state_stops_at_once(dark, tmp_path):
+    """Machines without a disk in common would fail at the end, hours later."""
+
+    class Elsewhere:
+        """The accelerator of a process that writes nothing."""
+
+        is_main_process = False
+
+        def __getattr__(self, name):
+            return getattr(own, name)
+
+    own = make_accelerator("cpu")
+    task = job(Tiny(), dark, tmp_path / "out", replace(QUICK, overfit_steps=0))
+
+    with pytest.raises(ModelError, match="--out on a disk that all of them share"):
+        list(finetune(task, Elsewhere()))
 
 
 def test_two_processes_equal_one_with_the_same_batch(dark, tmp_path):

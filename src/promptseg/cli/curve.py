@@ -1,10 +1,11 @@
 """`promptseg finetune --curve`: how many cases are needed, trained, scored and told."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.cli.training import doubts
 from promptseg.errors import DataError
 from promptseg.terminal import (
     EXIT_DONE,
@@ -108,6 +109,7 @@ class _Bars:
         self.bar = bar
         self.whole = bar.add_task("curve", total=None, rate="trainings")
         self.work = bar.add_task("", total=None, rate="")
+        self.doubts: set[str] = set()
 
     def show(self, happened: object) -> None:
         """Show what happens; what lasts is printed."""
@@ -127,6 +129,7 @@ class _Bars:
                 self.bar.update(self.work, completed=done, total=of, rate="images encoded")
             case Begun():
                 self.bar.reset(self.work, total=happened.of)
+                self._warn(doubts(happened))
             case Check() if happened.outcome == "failed" or happened.name == "overfit":
                 say_check(happened, err)
             case Stepped():
@@ -134,6 +137,13 @@ class _Bars:
                 self.bar.update(self.work, completed=happened.step, rate=rate)
             case Scored():
                 self.bar.update(self.work, description="score", rate="", total=None)
+
+    def _warn(self, told: Iterator[str]) -> None:
+        """Say each doubt once: all trainings share who is held out."""
+        for doubt in told:
+            if doubt not in self.doubts:
+                err.print(f"WARNING: {doubt}", markup=False, soft_wrap=True)
+            self.doubts.add(doubt)
 
     def end(self) -> None:
         """Fill the bar."""

@@ -1,6 +1,6 @@
 """What `promptseg finetune` shows: the training behind bars, then what it gained."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,6 @@ class _Bar:
 def begun(event: "Begun") -> str:
     """Tell who is trained on, and how much of the network is trained."""
     from promptseg.report.words import plural
-    from promptseg.tuning.split import n_on_both_sides
 
     split = event.split
     counts = ", ".join(
@@ -138,21 +137,25 @@ def begun(event: "Begun") -> str:
         f"({plural(len(split.images[role]), 'image')})"
         for role in ("train", "val", "test")
     )
-    if event.unlisted:
-        counts += (
-            f" (WARNING: the base was trained on images of {', '.join(event.unlisted)}, and does "
-            "not list them: some may be held out here)"
-        )
     share = event.chosen.n_values / event.n_values
-    if shared := n_on_both_sides(split):
-        counts += (
-            f" (WARNING: {shared} subjects have images in two of these: what is scored is not "
-            "unseen)"
-        )
+    counts += "".join(f" (WARNING: {doubt})" for doubt in doubts(event))
     return (
         f"{counts}; {split.source}. {event.chosen.n_values:,} of {event.n_values:,} parameters are "
         f"trained ({share:.0%})."
     )
+
+
+def doubts(event: "Begun") -> Iterator[str]:
+    """Tell why what is scored may not be unseen."""
+    from promptseg.tuning.split import n_on_both_sides
+
+    if event.unlisted:
+        yield (
+            f"the base was trained on images of {', '.join(event.unlisted)}, and does not list "
+            "them: some may be held out here"
+        )
+    if shared := n_on_both_sides(event.split):
+        yield f"{shared} subjects have images in two of these: what is scored is not unseen"
 
 
 def show_training(

@@ -81,6 +81,11 @@ def load_best(folder: Path, network: nn.Module, step: int) -> None:
     set_values(network, values)
 
 
+def has_state(folder: Path) -> bool:
+    """Tell whether there is a state, without reading it."""
+    return (folder / STATE).is_file()
+
+
 def check_identity(folder: Path, identity: str) -> None:
     """Refuse the state of another training; raises DataError."""
     found = _header(folder)

@@ -19,7 +19,14 @@ from promptseg.tuning.items import Items, Source
 from promptseg.tuning.network import Chosen, rate_at
 from promptseg.tuning.settings import Settings
 from promptseg.tuning.split import Split
-from promptseg.tuning.state import Progressed, load_best, load_state, save_best, save_state
+from promptseg.tuning.state import (
+    Progressed,
+    has_state,
+    load_best,
+    load_state,
+    save_best,
+    save_state,
+)
 from promptseg.tuning.step import StepLog, Stepper, batches
 from promptseg.tuning.validation import Score, validate
 
@@ -149,6 +156,7 @@ def train(training: Training) -> Generator[Event, None, None]:
     if before is None:
         yield from guarded(_first(training), training.folder)
         _save(training, optimizer)
+        _check_shared(training)
     else:
         training.done = before
     try:
@@ -171,6 +179,16 @@ def _first(training: Training) -> Generator[Event, None, None]:
             raise ModelError(f"The check of {check.name} failed: {check.detail}")
     if training.items.of_role["val"]:
         yield _validated(training, 0)
+
+
+def _check_shared(training: Training) -> None:
+    """Stop at once where a machine does not see what the first process writes."""
+    training.accelerator.wait_for_everyone()
+    if not has_state(training.folder):
+        raise ModelError(
+            f"This process does not see the state that the first one wrote to {training.folder}. "
+            "Machines that train together need an --out on a disk that all of them share."
+        )
 
 
 def guarded(work: Generator[H, None, R], folder: Path) -> Generator[H, None, R]:
