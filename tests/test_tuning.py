@@ -725,6 +725,21 @@ accelerator.end_training()
 """
 
 
+def test_two_trainings_do_not_write_one_folder(bright_model, dark, tmp_path):
+    """The second is told so, and loses nothing; when the first is gone it goes on."""
+    settings = replace(QUICK, epochs=2, overfit_steps=0)
+    first = finetune(job(bright_model(), dark, tmp_path / "out", settings), make_accelerator("cpu"))
+    next(event for event in first if isinstance(event, Stepped))
+    second = job(bright_model(), dark, tmp_path / "out", settings)
+
+    with pytest.raises(DataError, match=r"Another process trains into .*out\. Wait for it"):
+        run(second)
+    first.close()
+
+    outcome, _ = run(second)
+    assert outcome.n_steps == len(outcome.steps) > 1
+
+
 def test_a_machine_that_does_not_see_the_state_stops_at_once(dark, tmp_path):
     """Machines without a disk in common would fail at the end, hours later."""
 

@@ -27,7 +27,7 @@ from promptseg.tuning.network import (
 from promptseg.tuning.outcome import FILE, Outcome
 from promptseg.tuning.settings import Precision, Settings
 from promptseg.tuning.split import ROLES, Division, Split, check_apart, check_unseen, split_corpora
-from promptseg.tuning.state import check_identity, load_best
+from promptseg.tuning.state import alone, check_identity, load_best
 from promptseg.tuning.training import Event, Training, guarded, identity_of, train
 
 RECORDED = ("promptseg", "torch", "transformers", "accelerate", "peft", "numpy")
@@ -134,7 +134,8 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
         small: StoppedEarly where a state was reached that is worth keeping.
     DataError
         The split leaks (what the base was fine-tuned on too) or leaves a role empty, there is
-        nothing to train on, the folder holds another training, or the disk is too small.
+        nothing to train on, the folder holds another training or is being trained into, or the
+        disk is too small.
     """
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     model, base_hash = trainable(job.model), job.model.weights_hash
@@ -152,26 +153,27 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     n_values = sum(value.numel() for value in model.network.parameters())
     chosen = choose_parameters(model, job.settings)
     try:
-        frozen = frozen_stages(
-            model, chosen.cut, job.settings.cache_dtype, cached=job.settings.cached
-        )
-        gathering = _gather(job, split, frozen, accelerator)
-        items, kept = yield from guarded(gathering, job.folder)
-        training = Training(
-            model=model,
-            settings=job.settings.stretched(
-                -(-len(items.of_role["train"]) // job.settings.batch_size)
-            ),
-            chosen=chosen,
-            items=items,
-            source=Source(job.corpora, frozen),
-            folder=job.folder / "state",
-            accelerator=accelerator,
-            identity=identity,
-        )
-        yield Begun(split, chosen, n_values, 0, training.n_steps, tuple(unlisted))
-        stopped = yield from _trained(training)
-        state = merged_state(model.network)
+        with alone(job.folder / "state", writes=accelerator.is_main_process):
+            frozen = frozen_stages(
+                model, chosen.cut, job.settings.cache_dtype, cached=job.settings.cached
+            )
+            gathering = _gather(job, split, frozen, accelerator)
+            items, kept = yield from guarded(gathering, job.folder)
+            training = Training(
+                model=model,
+                settings=job.settings.stretched(
+                    -(-len(items.of_role["train"]) // job.settings.batch_size)
+                ),
+                chosen=chosen,
+                items=items,
+                source=Source(job.corpora, frozen),
+                folder=job.folder / "state",
+                accelerator=accelerator,
+                identity=identity,
+            )
+            yield Begun(split, chosen, n_values, 0, training.n_steps, tuple(unlisted))
+            stopped = yield from _trained(training)
+            state = merged_state(model.network)
     finally:
         if job.settings.uses_lora:
             without_adapters(model.network)

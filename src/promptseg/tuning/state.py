@@ -1,12 +1,14 @@
 """The state of a training on disk: one file, whole or not at all, from which it goes on exactly."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from promptseg.errors import DataError
@@ -79,6 +81,30 @@ def load_best(folder: Path, network: nn.Module, step: int) -> None:
     """Give the network the best parameters; raises DataError when they are gone or damaged."""
     values, _ = _read(_best(folder, step))
     set_values(network, values)
+
+
+@contextmanager
+def alone(folder: Path, *, writes: bool) -> Iterator[None]:
+    """Keep other trainings out of a folder of states; the lock ends with the process at the latest.
+
+    Processes of one training that write nothing take none, and where the file system has no locks
+    there is none. Raises DataError where another process trains, or nothing can be written.
+    """
+    with ExitStack() as stack:
+        if writes:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(folder / "lock", timeout=0))
+            except Timeout as error:
+                raise DataError(
+                    f"Another process trains into {folder.parent}. Wait for it, or stop it first: "
+                    "this command then goes on from its last state."
+                ) from error
+            except OSError as error:
+                raise DataError(f"Cannot write {folder}: {error.strerror}.") from error
+            except NotImplementedError:
+                pass
+        yield
 
 
 def has_state(folder: Path) -> bool:
