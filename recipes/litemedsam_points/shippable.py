@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from packaged import PACKAGED
-from prepare import PLANES, SOFT_TISSUE_HU, Stack, carried, chosen, medscribble
+from prepare import PLANES, SOFT_TISSUE_HU, Stack, carried, chosen, medscribble, united
 from source import CC0, CC_BY, EACH_IMAGE, Source, covid, volumes
 
 from promptseg.curation import Curation
@@ -21,6 +21,14 @@ def microscopy() -> Iterator[Source]:
         groups="A",
         folder="dsb2018_nuclei",
         settings=Curation(modality="Microscopy", object_name="nucleus", licence=CC0),
+    )
+    yield Source(
+        name="nuclei_dsb2018_united",
+        groups="M",
+        folder="dsb2018_nuclei",
+        # the same images: none may choose the state by one corpus and be trained on by the other
+        settings=Curation(dataset="nuclei_dsb2018", modality="Microscopy", licence=CC0),
+        prepare=partial(united, name="nuclei"),
     )
     yield Source(
         name="nuclei_stardist",

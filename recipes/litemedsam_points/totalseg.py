@@ -1,12 +1,13 @@
 """CT and MR volumes that TotalSegmentator's source package carries, with its own segmentations.
 
-They are part of group A. The masks are a network's and no expert's: a teacher's, like teach.py's.
+They are part of groups A and M. The masks are a network's and no expert's: a teacher's, like
+teach.py's.
 """
 
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from source import Labels, Source
 
 from promptseg.curation import Curation
 from promptseg.errors import ModelError
+from promptseg.reader.volume import Plane
 from promptseg.weights import cache_dir, sha256_of
 
 REQUIREMENT = "totalsegmentator==2.18.0"
@@ -33,6 +35,7 @@ _ORGANS: Labels = {
     "right adrenal": 8,
     "left adrenal": 9,
 }
+_VERTEBRAE = ("S1", "L5", "L4", "L3", "L2", "L1", "T12", "T11")
 CT_LABELS: Labels = {
     **_ORGANS,
     "left lung": [10, 11],
@@ -51,6 +54,23 @@ CT_LABELS: Labels = {
     "right back muscles": 87,
     "left iliopsoas": 88,
     "right iliopsoas": 89,
+}
+WHOLE_LABELS: Labels = {
+    **{name: label for name, label in CT_LABELS.items() if name not in ("vertebra", "small bowel")},
+    **{f"vertebra {name}": 26 + n for n, name in enumerate(_VERTEBRAE)},
+    "ribs": list(range(92, 116)),
+    "urinary bladder": 21,
+    "sacrum": 25,
+    "left femur": 75,
+    "right femur": 76,
+    "left hip": 77,
+    "right hip": 78,
+    "left gluteus maximus": 80,
+    "right gluteus maximus": 81,
+    "left gluteus medius": 82,
+    "right gluteus medius": 83,
+    "left gluteus minimus": 84,
+    "right gluteus minimus": 85,
 }
 MR_LABELS: Labels = {
     **_ORGANS,
@@ -101,10 +121,12 @@ def _prepare(_: Path, raw: Path, *, stacks: Sequence[Stack]) -> None:
     thinned(reference_files(), raw, stacks=stacks)
 
 
-def _source(name: str, modality: str, stack: Stack, labels: Labels, subject: str) -> Source:
+def _source(
+    name: str, modality: str, stack: Stack, labels: Labels, subject: str, groups: str = "A"
+) -> Source:
     return Source(
         name=name,
-        groups="A",
+        groups=groups,
         folder="",
         settings=Curation(
             modality=modality,
@@ -161,6 +183,7 @@ def totalsegmentator() -> Iterator[Source]:
         MR_LABELS,
         "mr",
     )
+    yield from _cut_along_all_planes()
     yield _source(
         "nolabel_ts_abdomen",
         "CT",
@@ -189,4 +212,41 @@ def totalsegmentator() -> Iterator[Source]:
             ),
             {},
             "chest",
+        )
+
+
+def _cut_along_all_planes() -> Iterator[Source]:
+    """Cut two volumes along all planes; the first shows the patient of ts_ct_small."""
+    # numbers of slices by which none is also one of ts_ct_small or of those without labels
+    counts: Mapping[Plane, int] = {"axial": 9, "coronal": 10, "sagittal": 8}
+    for plane, n_slices in counts.items():
+        yield _source(
+            f"ts_ct_{plane}",
+            "CT",
+            Stack(
+                name="abdomen",
+                image="example_ct.nii.gz",
+                masks={"": "example_seg_fast_force_split.nii.gz"},
+                plane=plane,
+                n_slices=n_slices,
+                window=SOFT_TISSUE_HU,
+            ),
+            WHOLE_LABELS,
+            "abdomen",
+            "M",
+        )
+        yield _source(
+            f"ts_heart_{plane}",
+            "CT",
+            Stack(
+                name="chest",
+                image="aorta_report/example_ct.nii.gz",
+                masks={"heart": "pulmonary_report/models/heart.nii.gz"},
+                plane=plane,
+                n_slices=3,
+                window=SOFT_TISSUE_HU,
+            ),
+            {},
+            "chest",
+            "M",
         )

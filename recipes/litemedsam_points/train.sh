@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # litemedsam-points from nothing: corpora, a teacher's masks, the training, how good it is, and the
 # folder that the package carries (src/promptseg/models/litemedsam_points).
-#   recipes/litemedsam_points/train.sh DATA DIR
+#   recipes/litemedsam_points/train.sh DATA DIR [more]
 # DATA is the folder of the sample data. Two and a half hours on two cores. What is done is not done again: the
-# training goes on where it stopped, the steps before it are begun anew.
+# training goes on where it stopped, the steps before it are begun anew. With `more` group M is trained on too
+# (RESULTS.md says what came of it; the package carries what comes without it).
 set -euo pipefail
-data=$1 out=$2 here=$(dirname "$0")
+data=$1 out=$2 more=${3:-} here=$(dirname "$0")
 
 if [ ! -e "$out/.corpora-done" ]; then
-  rm -rf "$out"/[ABC]
+  rm -rf "$out"/[ABCM]
   python "$here/corpora.py" "$data" --out "$out"
   touch "$out/.corpora-done"
 fi
@@ -25,13 +26,20 @@ if [ ! -e "$out/.taught-done" ]; then
   touch "$out/.taught-done"
 fi
 
+trained=("${labelled[@]}") how=(--val-every 8) name=litemedsam-points
+if [ "$more" = more ]; then
+  mapfile -t trained < <(printf '%s\n' "${labelled[@]}" "$out"/M/*.corpus |
+    awk -F/ '{ print $NF, $0 }' | sort | cut -d' ' -f2-)
+  how=(--val-every 16 --augment flips) name=more
+fi
+
 # Nobody is held out here: B is, whole. The images that choose the best state are of A.
-promptseg finetune "${labelled[@]}" "$out"/T/*.corpus --out "$out/litemedsam-points" \
+promptseg finetune "${trained[@]}" "$out"/T/*.corpus --out "$out/$name" \
   --prompts clicks --rounds 1 --prompt-encoder --tokens both --score predicted --unit instance \
-  --batch-size 4 --max-targets 4 --learning-rate 5e-4 --epochs 32 --val-every 8 \
+  --batch-size 4 --max-targets 4 --learning-rate 5e-4 --epochs 32 "${how[@]}" \
   --split-by image --test-share 0 --val-share 0.12 --overfit-steps 0
 
-python "$here/measure.py" "$out"/B/*.corpus --model "$out/litemedsam-points/model" --out "$out/measured"
-python "$here/thresholds.py" "${labelled[@]}" --model "$out/litemedsam-points/model" --out "$out/everything.json"
-python "$here/ship.py" "$out/litemedsam-points/model" --base "$out"/measured/*.run \
-  --everything "$out/everything.json" --out "$out/shipped"
+python "$here/measure.py" "$out"/B/*.corpus --model "$out/$name/model" --out "$out/measured-$name"
+python "$here/thresholds.py" "${labelled[@]}" --model "$out/$name/model" --out "$out/$name/everything.json"
+python "$here/ship.py" "$out/$name/model" --base "$out/measured-$name"/*.run \
+  --everything "$out/$name/everything.json" --out "$out/$name/shipped"
