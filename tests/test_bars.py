@@ -25,7 +25,7 @@ def worked(seconds: int, *, terminal: bool = False, quiet: bool = False) -> str:
     clock, text = Clock(), io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=100)
     with Bars("steps", console, quiet=quiet, clock=clock) as bars:
-        task = bars.add_task("train [bold]a[/bold]", total=2 * seconds, rate="loss 0.5")
+        task = bars.add_task("train a[/b]", total=2 * seconds, rate="loss 0.5")
         for second in range(seconds):
             clock.now += 1
             bars.update(task, completed=second + 1)
@@ -38,7 +38,7 @@ def test_a_log_has_a_line_after_a_minute_and_then_rarer() -> None:
     at = [re.search(r"(\d):(\d\d):(\d\d) so far", line) for line in lines]
     seconds = [int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]) for m in at if m]
     assert seconds == [60, 120, 240, 480, 960, 1560, 2160, 2760]
-    assert lines[0] == "train a 60/6000 steps loss 0.5, 0:01:00 so far, about 1:39:00 left"
+    assert lines[0] == "train a[/b] 60/6000 steps loss 0.5, 0:01:00 so far, about 1:39:00 left"
 
 
 def test_short_work_writes_nothing_to_a_log() -> None:
@@ -55,6 +55,7 @@ def test_a_terminal_has_bars_and_no_lines() -> None:
     """A terminal is drawn on, and not written to line by line."""
     shown = worked(300, terminal=True)
     assert "300/600" in shown
+    assert "train a[/b]" in shown
     assert "so far" not in shown
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.markup import render
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -37,11 +36,13 @@ class Bars(Progress):
     ) -> None:
         """Show what is counted in a unit; a quiet one shows nothing."""
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn(
+                "{task.description}", markup=False
+            ),  # of models too, whatever they are called
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -64,7 +65,7 @@ class Bars(Progress):
     def _line(self, task: Task, now: float) -> str:
         of = "" if task.total is None else f"/{task.total:.0f}"
         words = [task.description, f"{task.completed:.0f}{of}", self._unit, task.fields["rate"]]
-        told = render(" ".join(filter(None, words))).plain
+        told = " ".join(filter(None, words))
         left = task.time_remaining
         ends = "" if left is None else f", about {_clock_time(left)} left"
         return f"{told}, {_clock_time(now - self._begun)} so far{ends}"
