@@ -23,7 +23,6 @@ from promptseg.tuning.network import gradients
 from promptseg.tuning.settings import Settings
 
 MOST_IMAGES = 4  # at once on a CPU: what each leaves for its gradients is in memory together
-IN_TURN = 4  # images that a core takes one after the other, before all wait and add gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,8 @@ class Stepper:
         sums, stopped = torch.zeros(4, dtype=torch.float64), None
         own = batch[here::of]
         try:
-            at_once = self._at_once()
-            for start in range(0, len(own), IN_TURN * at_once):
-                found = side_by_side(each, own[start : start + IN_TURN * at_once], at_once)
+            for start in range(0, len(own), at_once := self._at_once()):
+                found = side_by_side(each, own[start : start + at_once], at_once)
                 sums += sum(parts for parts, _ in found)
                 _add(learned, [grads for _, grads in found])
         except (RuntimeError, MemoryError) as error:
