@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -220,33 +221,20 @@ def _cut_along_all_planes() -> Iterator[Source]:
     # numbers of slices by which none is also one of ts_ct_small or of those without labels
     counts: Mapping[Plane, int] = {"axial": 9, "coronal": 10, "sagittal": 8}
     for plane, n_slices in counts.items():
-        yield _source(
-            f"ts_ct_{plane}",
-            "CT",
-            Stack(
-                name="abdomen",
-                image="example_ct.nii.gz",
-                masks={"": "example_seg_fast_force_split.nii.gz"},
-                plane=plane,
-                n_slices=n_slices,
-                window=SOFT_TISSUE_HU,
-            ),
-            WHOLE_LABELS,
-            "abdomen",
-            "M",
+        body = Stack(
+            name="abdomen",
+            image="example_ct.nii.gz",
+            masks={"": "example_seg_fast_force_split.nii.gz"},
+            plane=plane,
+            n_slices=n_slices,
+            window=SOFT_TISSUE_HU,
         )
-        yield _source(
-            f"ts_heart_{plane}",
-            "CT",
-            Stack(
-                name="chest",
-                image="aorta_report/example_ct.nii.gz",
-                masks={"heart": "pulmonary_report/models/heart.nii.gz"},
-                plane=plane,
-                n_slices=3,
-                window=SOFT_TISSUE_HU,
-            ),
-            {},
-            "chest",
-            "M",
+        heart = replace(
+            body,
+            name="chest",
+            image="aorta_report/example_ct.nii.gz",
+            masks={"heart": "pulmonary_report/models/heart.nii.gz"},
+            n_slices=3,
         )
+        yield _source(f"ts_ct_{plane}", "CT", body, WHOLE_LABELS, body.name, "M")
+        yield _source(f"ts_heart_{plane}", "CT", heart, {}, heart.name, "M")

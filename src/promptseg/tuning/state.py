@@ -87,8 +87,7 @@ def load_best(folder: Path, network: nn.Module, step: int) -> None:
 def alone(folder: Path, *, writes: bool) -> Iterator[None]:
     """Keep other trainings out of a folder of states; the lock ends with the process at the latest.
 
-    Processes of one training that write nothing take none, and where the file system has no locks
-    there is none. Raises DataError where another process trains, or nothing can be written.
+    Processes of one training that write nothing take none. Raises DataError where another process trains, or nothing can be written.
     """
     with ExitStack() as stack:
         if writes:
@@ -102,8 +101,6 @@ def alone(folder: Path, *, writes: bool) -> Iterator[None]:
                 ) from error
             except OSError as error:
                 raise DataError(f"Cannot write {folder}: {error.strerror}.") from error
-            except NotImplementedError:
-                pass
         yield
 
 
