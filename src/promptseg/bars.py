@@ -36,9 +36,8 @@ class Bars(Progress):
     ) -> None:
         """Show what is counted in a unit; a quiet one shows nothing."""
         super().__init__(
-            TextColumn(
-                "{task.description}", markup=False
-            ),  # of models too, whatever they are called
+            # names of models are no markup, whatever they are
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),

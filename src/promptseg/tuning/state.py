@@ -87,7 +87,8 @@ def load_best(folder: Path, network: nn.Module, step: int) -> None:
 def alone(folder: Path, *, writes: bool) -> Iterator[None]:
     """Keep other trainings out of a folder of states; the lock ends with the process at the latest.
 
-    Processes of one training that write nothing take none. Raises DataError where another process trains, or nothing can be written.
+    Processes of one training that write nothing take none. Raises DataError where another process
+    trains, or nothing can be written.
     """
     with ExitStack() as stack:
         if writes:
