@@ -22,8 +22,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Measure, compare and adapt promptable segmentation models on medical images. "
     "Start with [bold]promptseg demo[/bold]; then curate, evaluate and report your own data.",
-    epilog="Exit codes: 0 done, 3 done with failed samples (counted and listed), 2 cannot start "
-    "(one line says why).",
+    epilog="Exit codes: 0 done; 3 done, but samples failed (counted and listed), a corpus leaks, "
+    "or a model breaks a promise; 2 could not start or had to stop (one line says why); 130 "
+    "interrupted (the same command goes on).",
 )
 app.add_typer(models.app, name="models")
 for verb in (demo, curate, corpus, evaluate, report, finetune, segment):

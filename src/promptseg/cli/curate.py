@@ -174,7 +174,7 @@ def curate(
 
     promptseg curate heart/ --look --out look/
 
-    promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "_([0-9]+)_"
+    promptseg curate heart/ --out heart.corpus --modality Cine-MRI --subject-pattern "(P[0-9]+)_"
     """
     from promptseg.curation import Curation, curate
     from promptseg.curation.settings import NamesOf, SplitBy

@@ -37,7 +37,8 @@ def evaluate(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model name, or package.module:name. Repeat for several. (default: litemedsam)",
+            help="Model name, folder of a fine-tuned model, or package.module:name. Repeat for "
+            "several. (default: litemedsam)",
             rich_help_panel=ASKED,
         ),
     ] = None,
@@ -228,7 +229,7 @@ def evaluate(
     Each image is read and embedded once for all prompts. An interrupted run goes on by the same
     command.
 
-    promptseg evaluate heart.corpus --strategy all --out heart.run
+    promptseg evaluate heart.corpus --model litemedsam-points --strategy all --out heart.run
 
     promptseg evaluate heart.corpus --strategy box --jitter shift:px:0-10 --jitter shift:px:10-20
     --seed 0 --seed 1 --seed 2 --out jitter.run

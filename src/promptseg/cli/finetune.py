@@ -1,6 +1,5 @@
 """`promptseg finetune`: adapt a model to a corpus, and show what it gained on held-out subjects."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,8 @@ import typer
 from promptseg.cli.curve import asked_curve, show_curve
 from promptseg.cli.option import Device, Json, Weights, usable_device, words
 from promptseg.cli.training import follow_training, show_training
-from promptseg.errors import DataError, ModelError, pick
+from promptseg.cli.tuning import division_of, name_of, settings_of
+from promptseg.errors import ModelError, pick
 
 if TYPE_CHECKING:
     from promptseg.tuning.run import Job
@@ -24,9 +24,9 @@ DATA, MODEL, PROMPTS, OPTIMISER, WORK = (
 def finetune(
     corpus: Annotated[list[Path], typer.Argument(help="One corpus or more, made by curate.")],
     out: Annotated[Path, typer.Option(help="Folder to write, or to go on with.")],
-    model: Annotated[str, typer.Option(help="Model name, or the folder of a trained one.")] = (
-        "litemedsam"
-    ),
+    model: Annotated[
+        str, typer.Option(help="Model name, folder of a trained one, or package.module:function.")
+    ] = ("litemedsam"),
     weights: Weights = None,
     method: Annotated[
         str,
@@ -54,7 +54,8 @@ def finetune(
     jitter: Annotated[
         str | None,
         typer.Option(
-            help="Half of the boxes miss by MODE:UNIT:LO-HI, as edge:rel:0-0.1; none: all exact.",
+            help="Half of the boxes miss by MODE:UNIT:LO-HI; none: all exact. (default: "
+            "edge:rel:0-0.1; paper: none)",
             rich_help_panel=PROMPTS,
         ),
     ] = None,
@@ -77,13 +78,16 @@ def finetune(
     tokens: Annotated[
         str | None,
         typer.Option(
-            help="Mask tokens that are trained: single, multimask, both.", rich_help_panel=MODEL
+            help="Mask tokens that are trained: single, multimask, both. (default: both; paper: "
+            "single)",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     score: Annotated[
         str | None,
         typer.Option(
-            help="Selection that chooses the best state, as a user will: single or predicted.",
+            help="Selection that chooses the best state, as a user will: single or predicted. "
+            "(default: single)",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -95,11 +99,16 @@ def finetune(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    lora_rank: Annotated[int | None, typer.Option(min=1, rich_help_panel=MODEL)] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(help="Rank of the adapters. (default: 8)", min=1, rich_help_panel=MODEL),
+    ] = None,
     lora_targets: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression of the linear layers that get adapters.", rich_help_panel=MODEL
+            help="Regular expression of the linear layers that get adapters. (default: those of "
+            "the encoder's last two stages)",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     where: Annotated[
@@ -171,41 +180,65 @@ def finetune(
         str, typer.Option(help="class, instance or component.", rich_help_panel=DATA)
     ] = "class",
     epochs: Annotated[
-        int | None, typer.Option(help="(default: 20)", min=1, rich_help_panel=OPTIMISER)
+        int | None,
+        typer.Option(
+            help="Times that every image is trained on. (default: 20)",
+            min=1,
+            rich_help_panel=OPTIMISER,
+        ),
     ] = None,
     min_steps: Annotated[
         int | None,
         typer.Option(
             help="Multiply the epochs of few images until there are so many steps. (default: "
-            "120; with --epochs: 0)",
+            "120; with --epochs, and of paper: 0)",
             min=0,
             rich_help_panel=OPTIMISER,
         ),
     ] = None,
     val_every: Annotated[
         int | None,
-        typer.Option(help="Epochs between validations.", min=1, rich_help_panel=OPTIMISER),
+        typer.Option(
+            help="Epochs between validations. (default: 1)", min=1, rich_help_panel=OPTIMISER
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(rich_help_panel=OPTIMISER)] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="At the start. (default: 3e-4, falling by a cosine; paper: 1e-4, constant)",
+            rich_help_panel=OPTIMISER,
+        ),
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per step.", min=1, rich_help_panel=OPTIMISER)
+        int | None,
+        typer.Option(help="Images per step. (default: 2)", min=1, rich_help_panel=OPTIMISER),
     ] = None,
     augment: Annotated[
         str | None,
         typer.Option(
-            help="none, flips, dihedral (flips and quarter turns), or full (with --no-cache).",
+            help="none, flips, dihedral (flips and quarter turns), or full (with --no-cache). "
+            "(default: dihedral; paper: none)",
             rich_help_panel=OPTIMISER,
         ),
     ] = None,
     overfit_steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps of the check that one batch can be learned by heart; 0 leaves it out.",
+            help="Steps of the check that one batch can be learned by heart; 0 leaves it out. "
+            "(default: 30)",
             min=0,
             rich_help_panel=OPTIMISER,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, rich_help_panel=OPTIMISER)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of the split, the order, the augmentation and the prompts.",
+            min=0,
+            max=2**31 - 1,
+            rich_help_panel=OPTIMISER,
+        ),
+    ] = 0,
     cache: Annotated[
         bool | None,
         typer.Option(
@@ -215,10 +248,11 @@ def finetune(
         ),
     ] = None,
     cache_dtype: Annotated[
-        str | None, typer.Option(help="float16 or float32.", rich_help_panel=WORK)
+        str | None,
+        typer.Option(help="float16 or float32. (default: float16)", rich_help_panel=WORK),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="no, or bf16 (mixed).", rich_help_panel=WORK)
+        str, typer.Option(help="no (float32), or bf16 (mixed).", rich_help_panel=WORK)
     ] = "no",
     device: Device = "auto",
     as_json: Json = False,
@@ -242,7 +276,7 @@ def finetune(
     from promptseg.sample import Unit
 
     learning = asked_curve(curve, repeats, also)
-    settings = _settings(
+    settings = settings_of(
         preset,
         method=method,
         prompts=prompts,
@@ -268,7 +302,7 @@ def finetune(
         cache_dtype=cache_dtype,
         precision=precision,
     )
-    division = _division(test_subject or [], test_share, val_share, split_by, seed)
+    division = division_of(test_subject or [], test_share, val_share, split_by, seed)
     where_to = usable_device(device)
     corpora = tuple(map(open_corpus, corpus))
     accelerator = _accelerator(where_to, settings)
@@ -277,7 +311,7 @@ def finetune(
         corpora=corpora,
         model=base,
         asked=model,
-        name=_name(out, base.name),
+        name=name_of(out, base.name),
         settings=settings,
         division=division,
         folder=out,
@@ -292,67 +326,6 @@ def finetune(
         code = show_training(job, outcome, weights=weights, as_json=as_json)
     accelerator.end_training()
     raise typer.Exit(code)
-
-
-def _settings(preset: str, **given: Any) -> "Settings":
-    """Take a preset and change what was given; words of the command line are checked."""
-    from dataclasses import replace
-
-    from promptseg.jitter import parse_jitter
-    from promptseg.model import Selection
-    from promptseg.trainable import Tokens
-    from promptseg.tuning.settings import (
-        PRESETS,
-        Asking,
-        Augmentation,
-        CacheType,
-        Method,
-        Precision,
-        changed,
-    )
-
-    known = {
-        "method": Method,
-        "prompts": Asking,
-        "tokens": Tokens,
-        "score": Selection,
-        "augmentation": Augmentation,
-        "cache_dtype": CacheType,
-        "precision": Precision,
-    }
-    for name, literal in known.items():
-        if given[name] is not None:
-            pick(words(literal), given[name], name.replace("_", " "))
-    start = pick(PRESETS, preset, "preset")
-    jitter = given.pop("jitter")
-    if jitter == "none":
-        start = replace(start, jitter=None)
-    elif jitter is not None:
-        given["jitter"] = parse_jitter(jitter)
-    return changed(start, **given)
-
-
-def _division(subjects: list[str], test_share: float, val_share: float, by: str, seed: int) -> Any:
-    from promptseg.tuning.split import Division
-
-    if by not in ("subject", "image"):
-        raise DataError(f"--split-by {by!r} is not known: subject or image.")
-    return Division(
-        test_subjects=tuple(subjects),
-        test_share=test_share,
-        val_share=val_share,
-        by="image" if by == "image" else "subject",
-        seed=seed,
-    )
-
-
-def _name(out: Path, base: str) -> str:
-    """Call the trained model as its folder; its base and built-in models keep their own names."""
-    from promptseg.models import MODELS
-
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", out.resolve().name).strip("-._+")[:64] or "tuned"
-    others = (f"{name[:54]}-tuned{number}" for number in ("", *range(2, 99)))
-    return next(free for free in (name, *others) if free not in {base, *MODELS})
 
 
 def _accelerator(device: str, settings: "Settings") -> Any:

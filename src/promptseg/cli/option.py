@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from promptseg.model import Segmenter
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU if any.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; auto: cuda if there is one, else cpu.")
+]
 Weights = Annotated[
     Path | None, typer.Option(help="Load the model's weights from this .pth, .pt or .safetensors.")
 ]

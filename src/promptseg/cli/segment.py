@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def segment(
     image: Annotated[Path, typer.Argument(help="Image file: PNG, JPEG, TIFF, BMP.")],
     out: Annotated[Path, typer.Option(help="Mask to write: PNG, 0 and 255, of the image's size.")],
-    model: Annotated[str, typer.Option(help="Model name, or package.module:name.")] = "litemedsam",
+    model: Annotated[
+        str, typer.Option(help="Model name, folder of a fine-tuned model, or package.module:name.")
+    ] = "litemedsam",
     box: Annotated[
         str | None, typer.Option(help="x0,y0,x1,y1 in pixels; x1 and y1 are excluded.")
     ] = None,
