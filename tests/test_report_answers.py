@@ -97,6 +97,38 @@ def test_a_winner_among_few_subjects_is_said_to_be_untested(tmp_path):
     assert "not corrected" not in said["How sure is this?"]
 
 
+def test_masks_of_another_tool_are_ranked_beside_the_prompts(tmp_path):
+    """On the targets that both were scored on; what they were made without is said."""
+    models = {("m", "box", "liver"): 0.9, ("m", "point1", "liver"): 0.5}
+    worse, better = ({("net", "masks", "liver"): dice} for dice in (0.7, 0.95))
+    prompted = run_of(tmp_path / "r", models)
+    behind = page(tmp_path, prompted, run_of(tmp_path / "q", worse))
+    ahead = answers_of(page(tmp_path, prompted, run_of(tmp_path / "p", better)))
+
+    said = answers_of(behind)
+    assert said["Which model?"].startswith("m, by box / single (DICE 0.90")
+    assert "net at its best, by masks / single, −0.20" in said["Which model?"]
+    assert "after Holm" in said["Which model?"]
+    assert "The masks of net were made without a prompt." in text_of(behind)
+    assert ahead["Which model?"].startswith("net, by masks / single (DICE 0.95")
+    assert ahead["Which prompt?"] == (
+        "None: net made its masks without one. Of the prompts box / single of m comes first "
+        "(DICE 0.902)."
+    )
+    assert ahead["How sloppy may the prompt be?"] == "Nobody prompts net."
+    for wanted in ("m, box / single", "m, point1 / single", "net, masks / single"):
+        assert wanted in text_of(behind)
+
+
+def test_masks_alone_are_compared_without_a_word_of_prompts(tmp_path):
+    """Two tools: a table of their own."""
+    means = {("one", "masks", "liver"): 0.9, ("two", "masks", "liver"): 0.6}
+    html = page(tmp_path, run_of(tmp_path / "r", means))
+
+    assert answers_of(html)["Which model?"].startswith("one, by masks / single (DICE 0.90")
+    assert "made without a prompt" not in text_of(html)
+
+
 def test_everything_is_said_to_have_no_rule_and_not_to_lack_targets(tmp_path):
     """It was run on the same targets."""
     means = {("m", "box", "liver"): 0.9, ("n", "box", "liver"): 0.6}

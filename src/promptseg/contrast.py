@@ -1,8 +1,9 @@
 """Which model, which prompt: every way of answering against the best, paired by target.
 
-An arm is a model with a strategy and a selection. Arms are compared on the targets that both were
-scored on, as `paired` compares models on the same prompts; off-protocol arms and jittered prompts
-take no part. Beside it: how stable the ranking is, what the oracle adds, and what each arm costs.
+An arm is a model with a strategy and a selection, or the masks of another tool. Arms are compared
+on the targets that both were scored on, as `paired` compares models on the same prompts;
+off-protocol arms and jittered prompts take no part. Beside it: how stable the ranking is, what the
+oracle adds, and what each arm costs.
 """
 
 from collections import Counter
@@ -79,7 +80,6 @@ def _exact(records: pl.DataFrame) -> pl.DataFrame:
         pl.col("jitter_mode").is_null(),
         ~pl.col("off_protocol"),
         pl.col("task").is_not_null(),
-        pl.col("strategy") != "masks",
         pl.col("outcome") != "failed",
     )
 

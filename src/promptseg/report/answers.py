@@ -123,8 +123,6 @@ def _not_ranked(left: Sequence[Row]) -> Iterator[str]:
 
 
 def _why_not_ranked(group: Group) -> str:
-    if group.strategy == "masks":
-        return ", as masks of other tools are compared in a report of their own"
     if group.strategy == "everything":
         return ", as only everything was run, which has no rule by which a user could take a mask"
     if not is_deployable(group):
@@ -179,6 +177,8 @@ def _versus(against: Contrast | None) -> str:
 
 
 def _which_prompt(found: Findings, lead: Row) -> str:
+    if lead.group.strategy == "masks":
+        return f"None: {lead.group.model} made its masks without one.{_prompted(found)}"
     own = [
         (place, against) for place, against in _placed(found) if place.arm.model == lead.group.model
     ]
@@ -208,7 +208,19 @@ def _which_prompt(found: Findings, lead: Row) -> str:
     return f"{text}{'; '.join(told)}{tested}.{found.gap}"
 
 
+def _prompted(found: Findings) -> str:
+    """Say which prompt comes first, where something comes before it that has none."""
+    prompted = [pair for pair in _placed(found) if pair[0].arm.strategy != "masks"]
+    if not prompted:
+        return ""
+    first = prompted[0][0]
+    own = f"{_way(first.arm)} of {first.arm.model}"
+    return f" Of the prompts {own} comes first (DICE {fraction(first.dice)})."
+
+
 def _how_sloppy(found: Findings, group: Group) -> str:
+    if group.strategy == "masks":
+        return f"Nobody prompts {group.model}."
     if found.sloppy is None:
         return "Not measured: no prompt was jittered. evaluate --jitter shift:px:0-10 would tell."
     own = [one for one in found.sloppy.radii if _same(one, group) and one.measure != "px as rel"]

@@ -29,6 +29,10 @@ METHOD = (
     "it is comes from 2,000 resamples of the subjects within data sets. Ways that look at the "
     "reference (oracle, everything) are ranked apart."
 )
+PROMPTLESS = (
+    "were made without a prompt. A prompt, made from the reference, tells a model where to look; "
+    "and what a tool draws where there is no target counts for nobody."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def compared(records: pl.DataFrame) -> Compared | None:
         several_protocols=len({arm.protocol for arm in arms}) > 1,
         n_left_out=len(set(arms) - _shown(rankings, gaps)),
     )
-    return replace(whole, lines=(*_said(whole), *_gap_said(whole)))
+    return replace(whole, lines=(*_said(whole), *_promptless(whole), *_gap_said(whole)))
 
 
 def _shown(rankings: Sequence[Ranked], gaps: Sequence[Contrast]) -> set[Arm]:
@@ -145,6 +149,15 @@ def _said(whole: Compared) -> list[str]:
             names = (f"{whole.name(o.arm)} ({signed(o.cell.difference.value)})" for o in own)
             told.append(f"{title}: {', '.join(names)}.")
     return [" ".join(told)]
+
+
+def _promptless(whole: Compared) -> list[str]:
+    """Say what masks of other tools were made without, where they are compared with prompts."""
+    arms = [place.arm for ranked in whole.rankings for place in ranked.places]
+    tools = [arm.model for arm in arms if arm.strategy == "masks"]
+    if not tools or len(tools) == len(arms):
+        return []
+    return [f"The masks of {' and '.join(dict.fromkeys(tools))} {PROMPTLESS}"]
 
 
 def is_sure(one: Contrast) -> bool:
