@@ -56,6 +56,17 @@ def _published(head: SamHead, features: Tensor, kind: str) -> tuple[Tensor, Tens
     return logits, iou
 
 
+@pytest.mark.parametrize("kind", ["points", "box"])
+def test_positions_of_prompts_are_not_rounded_by_mixed_precision(head: SamHead, kind: str):
+    """In bfloat16 a corner would lie a quarter of a pixel beside itself."""
+    asked = _asked(head, kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = head.encoded(*asked)
+
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, head.encoded(*asked))
+
+
 @pytest.mark.parametrize("kind", ["point", "points", "box", "box+point"])
 def test_logits_and_predicted_iou_are_those_of_transformers(head: SamHead, kind: str):
     """For every kind of prompt, all four tokens; outputs vary, so that this says something."""

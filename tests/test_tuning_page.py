@@ -254,6 +254,14 @@ def test_what_weakens_a_gain_is_listed(tmp_path, changes, said):
     assert said not in text_of(page(tmp_path / "sound", twelve(0.1)))
 
 
+def test_subjects_of_another_corpus_were_not_trained_on(tmp_path):
+    """None were held out, and those of `--also` were shown to be others."""
+    counts = {"train": 9, "test": 0}
+    html = page(tmp_path, twelve(0.1), n_subjects=counts, also=[BASE.corpus_fingerprint])
+
+    assert "were held out: some were seen" not in text_of(html)
+
+
 def test_a_sound_training_raises_no_doubt(tmp_path):
     """Twelve held-out subjects, one test, a state chosen in time: no banner."""
     assert "Look at this twice" not in text_of(page(tmp_path, twelve(0.1)))

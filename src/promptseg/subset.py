@@ -37,6 +37,10 @@ _TOKEN = re.compile(
 )
 
 
+class NothingLeftError(DataError):
+    """A condition holds for no image and no target of a corpus."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """What of a corpus is evaluated; None: no such limit. Applied in this order."""
@@ -92,7 +96,8 @@ def choose_subset(corpus: Corpus, choice: Choice, *, unit: Unit, seed: int = 0) 
     Raises
     ------
     DataError
-        There is no such split, the condition is none, a number is below 1, or nothing is left.
+        There is no such split, the condition is none, a number is below 1, or nothing is left
+        (`NothingLeftError` where the condition holds for nothing).
     """
     _check_numbers(choice)
     condition = None if choice.where is None else _condition(choice.where)
@@ -107,7 +112,9 @@ def choose_subset(corpus: Corpus, choice: Choice, *, unit: Unit, seed: int = 0) 
     by = "" if choice.where is None else f" by --where {choice.where!r}"
     kept = _collected(corpus, rows.select(*_PLACE, "task", "target_id", "stored"), by)
     if kept.is_empty():
-        raise DataError(f"--where {choice.where!r} leaves nothing{_of_split(choice)}. Loosen it.")
+        raise NothingLeftError(
+            f"--where {choice.where!r} leaves nothing{_of_split(choice)}. Loosen it."
+        )
     return _subset(corpus, choice, images, _limited(kept, choice, seed), unit)
 
 

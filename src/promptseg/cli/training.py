@@ -170,12 +170,14 @@ def show_training(
     from promptseg.tuning.judge import judge, judged
     from promptseg.tuning.page import write_page
     from promptseg.tuning.result import write_result
+    from promptseg.tuning.state import alone
 
-    made = write_result(job, outcome)
-    found = judged(job, made, weights=weights)
-    for trial in found.trials:
-        images = trial.folder.run.n_images * len(found.models)
-        follow_evaluation(judge(trial, found.models, found.plan), images)
+    with alone(job.folder / "state", writes=True):  # not written to by another in the meantime
+        made = write_result(job, outcome)
+        found = judged(job, made, weights=weights)
+        for trial in found.trials:
+            images = trial.folder.run.n_images * len(found.models)
+            follow_evaluation(judge(trial, found.models, found.plan), images)
     folders = [trial.folder for trial in found.trials]
     if as_json:
         print_json(outcome)

@@ -180,12 +180,14 @@ class SamHead(nn.Module):
         boxes: Float[Tensor, "b 4"] | None,
     ) -> Float[Tensor, "1 b t c"]:
         """Encode b prompts to their tokens."""
-        sparse, _ = self.prompt_encoder(
-            None if points_xy is None else points_xy[None],
-            None if labels is None else labels[None],
-            None if boxes is None else boxes[None],
-            None,
-        )
+        kind = next(self.parameters()).device.type
+        with torch.autocast(kind, enabled=False):  # else positions are rounded to 8 bits
+            sparse, _ = self.prompt_encoder(
+                None if points_xy is None else points_xy[None],
+                None if labels is None else labels[None],
+                None if boxes is None else boxes[None],
+                None,
+            )
         return cast(Tensor, sparse)
 
     def answer(

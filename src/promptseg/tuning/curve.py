@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from promptseg.tuned import load_tuned
 from promptseg.tuning.curve_fit import Curve, Scores, Unit, curve_of
 from promptseg.tuning.judge import held_out_of, judge, trials
 from promptseg.tuning.network import trainable
+from promptseg.tuning.outcome import read_outcome
 from promptseg.tuning.result import MODEL, write_result
-from promptseg.tuning.run import Happened, Job, finetune
+from promptseg.tuning.run import Happened, Job, finetune, split_of
 from promptseg.tuning.settings import Settings
-from promptseg.tuning.split import Split, check_unseen, split_corpora
+from promptseg.tuning.split import Split, check_unseen
+from promptseg.tuning.state import alone
 from promptseg.tuning.training import identity_of
 from promptseg.tuning.validation import tested_strategies
 
@@ -85,6 +87,7 @@ class Learned:
     n_choosing: int  # subjects that choose the best state, at every size
     split_source: str
     n_left_out: int  # held-out subjects and tasks without a score of every model
+    others: tuple[str, ...] = ()  # tasks of the held-out subjects that no training has
 
 
 def parse_sizes(words: str) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ def study_of(job: Job, words: Sequence[str], repeats: int = REPEATS) -> Study:
     DataError
         Nobody is held out, a size is too large, there is only one, or the split is none.
     """
-    split = split_corpora(job.corpora, job.division)
+    split = split_of(job)
     if not split.images["test"]:
         raise DataError(
             "No subject is held out, so that no size can be scored: a curve needs --test-share "
@@ -171,26 +174,27 @@ def learn(study: Study, accelerator: Any) -> Generator[Turn | Happened | Progres
         raise ModelError("A curve is trained by one process: start it without torchrun.")
     job = study.job
     model, plan = trainable(job.model), _plan(job.settings)
-    split = split_corpora(job.corpora, job.division)
+    split = split_of(job)
     check_unseen(split, job.model.name, declared(job.asked, job.model))
     total = len(study.sizes) * study.repeats + 1
     folder = study.folder / "base"
     mark = _identity(model, job, split, accelerator)
     done = _is_done(folder, mark)
-    yield Turn(0, total, 0, 0, done)
-    if not done:
-        yield from _score(study, job, {job.asked: job.model}, folder, plan)
-        _finish(folder, mark)
-    for number, (size, draw) in enumerate(study.jobs(), start=1):
-        own = job_of(study, size, draw, split)
-        mark = _identity(model, own, split_corpora(own.corpora, own.division), accelerator)
-        done = _is_done(own.folder, mark)
-        yield Turn(number, total, size, draw, done)
-        if done:
-            _clear(own.folder)  # it may have been stopped before that
-        else:
-            yield from _one(study, own, plan, accelerator)
-            _finish(own.folder, mark)
+    with alone(folder, writes=True):
+        yield Turn(0, total, 0, 0, done)
+        if not done:
+            yield from _score(study, job, {job.asked: job.model}, folder, plan)
+            _finish(folder, mark)
+        for number, (size, draw) in enumerate(study.jobs(), start=1):
+            own = job_of(study, size, draw, split)
+            mark = _identity(model, own, split_of(own), accelerator)
+            done = _is_done(own.folder, mark)
+            yield Turn(number, total, size, draw, done)
+            if done:
+                _clear(own.folder)  # it may have been stopped before that
+            else:
+                yield from _one(study, own, plan, accelerator)
+                _finish(own.folder, mark)
     return learned(study, split)
 
 
@@ -198,9 +202,9 @@ def job_of(study: Study, size: int, draw: int, split: Split) -> Job:
     """Make the training of one size and draw; its model is a copy."""
     job = study.job
     division = replace(job.division, train_subjects=size, draw=draw)
-    per_epoch = _steps(split_corpora(job.corpora, division), job.settings)
+    per_epoch = _steps(split_of(replace(job, division=division)), job.settings)
     largest = replace(division, train_subjects=study.sizes[-1])
-    most = _steps(split_corpora(job.corpora, largest), job.settings)
+    most = _steps(split_of(replace(job, division=largest)), job.settings)
     settings = job.settings.stretched(most)
     first = next(study.jobs()) == (size, draw)
     return replace(
@@ -243,7 +247,7 @@ def _one(
 def _score(
     study: Study, job: Job, models: dict[str, Any], folder: Path, plan: Plan
 ) -> Iterator[Progress]:
-    split = split_corpora(job.corpora, job.division)
+    split = split_of(job)
     held_out = held_out_of(job.corpora, split, ())
     device = str(getattr(study.job.model, "device", "cpu"))
     for trial in trials(held_out, models, plan, folder / SCORED, device=device):
@@ -293,7 +297,7 @@ def learned(study: Study, split: Split) -> Learned:
         A run is missing or damaged, or no held-out subject was scored by every model.
     """
     job = study.job
-    scores, n_left_out = scores_of(study)
+    scores, n_left_out, others = scores_of(study)
     plan = _plan(job.settings)
     return Learned(
         curve=curve_of(scores, seed=job.settings.seed),
@@ -308,17 +312,25 @@ def learned(study: Study, split: Split) -> Learned:
         n_choosing=len(split.owners("val")),
         split_source=split.source,
         n_left_out=n_left_out,
+        others=others,
     )
 
 
-def scores_of(study: Study) -> tuple[Scores, int]:
-    """Read the DICE of every held-out subject; and count what was not scored by every model."""
+def scores_of(study: Study) -> tuple[Scores, int, tuple[str, ...]]:
+    """Read the DICE of every held-out subject in the tasks that the most subjects train on.
+
+    Beside it: how many were not scored by every model, and the tasks that are left out. Those of
+    the largest size count for all: what smaller ones lack is what more subjects are for.
+    """
     by = study.job.division.by
-    base = _values(_records(study.folder / "base"), by)
-    found = {
-        key: _values(_records(study.folder / f"size-{key[0]:02d}-draw-{key[1]}"), by)
-        for key in study.jobs()
-    }
+    folders = {key: study.folder / f"size-{key[0]:02d}-draw-{key[1]}" for key in study.jobs()}
+    of_most = (folder for (size, _), folder in folders.items() if size == study.sizes[-1])
+    taught = {task for folder in of_most for task in read_outcome(folder).tasks}
+    every_base = _values(_records(study.folder / "base"), by)
+    others = tuple(sorted({task for task, _ in every_base} - taught))
+    base, found = _only(every_base, taught), {}
+    for key, folder in folders.items():
+        found[key] = _only(_values(_records(folder), by), taught)
     shared = set(base).intersection(*found.values())
     every = set(base).union(*found.values())
     if not shared:
@@ -339,7 +351,11 @@ def scores_of(study: Study) -> tuple[Scores, int]:
             for size in study.sizes
         ]
     )
-    return Scores(study.sizes, tasks, units, values, table(base)), len(every - shared)
+    return Scores(study.sizes, tasks, units, values, table(base)), len(every - shared), others
+
+
+def _only(values: dict[tuple[str, Unit], float], tasks: Set[str]) -> dict[tuple[str, Unit], float]:
+    return {(task, unit): value for (task, unit), value in values.items() if task in tasks}
 
 
 def runs_of(study: Study) -> list[RunFolder]:

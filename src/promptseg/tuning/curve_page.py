@@ -116,37 +116,28 @@ def trained(found: Learned) -> str:
 def doubts(found: Learned) -> list[str]:
     """List what to look at twice."""
     curve, unit = found.curve, found.unit
-    told = []
-    if curve.n_draws == 1:
-        told.append(
-            f"One draw per size: which {unit}s are drawn, and chance in training, are in no "
-            "interval. Give --repeats 3 or more."
-        )
-    if curve.base.lo is not None and curve.n_subjects < FEW:
-        told.append(f"Few {unit}s are held out: the intervals rest on {curve.n_subjects}.")
-    if curve.n_subjects < FEWEST:
-        told.append(
-            f"Fewer than five {unit}s are held out: there are no intervals, and the table shows "
-            "every one of them. Hold out more (--test-share)."
-        )
-    if curve.law is not None and curve.law.c >= 1.99:
-        told.append("The exponent is at its bound: the gain ends within the sizes trained on.")
-    if found.n_choosing:
-        told.append(
-            f"{plural(found.n_choosing, unit)} more choose the best state at every size: they are "
-            "not counted in the sizes, but have to be had as well."
-        )
-    if found.off_protocol:
-        told.append(
-            f"{found.base} was not trained for this prompt or selection: its own DICE is no "
-            "measure of what it can do."
-        )
-    if found.n_left_out:
-        told.append(
-            f"{plural(found.n_left_out, f'{unit} mean')} of a task left out, for want of a score "
-            "of every model."
-        )
-    return told
+    left_out = plural(found.n_left_out, f"{unit} mean")
+    told = {
+        f"One draw per size: which {unit}s are drawn, and chance in training, are in no "
+        "interval. Give --repeats 3 or more.": curve.n_draws == 1,
+        f"Few {unit}s are held out: the intervals rest on {curve.n_subjects}.": (
+            curve.base.lo is not None and curve.n_subjects < FEW
+        ),
+        f"Fewer than five {unit}s are held out: there are no intervals, and the table shows "
+        "every one of them. Hold out more (--test-share).": curve.n_subjects < FEWEST,
+        "The exponent is at its bound: the gain ends within the sizes trained on.": (
+            curve.law is not None and curve.law.c >= 1.99
+        ),
+        f"{plural(found.n_choosing, unit)} more choose the best state at every size: they are "
+        "not counted in the sizes, but have to be had as well.": found.n_choosing > 0,
+        f"{found.base} was not trained for this prompt or selection: its own DICE is no "
+        "measure of what it can do.": found.off_protocol,
+        f"Not trained on, and in no number here: {', '.join(found.others)}.": bool(found.others),
+        f"{left_out} of a task left out, for want of a score of every model.": (
+            found.n_left_out > 0
+        ),
+    }
+    return [line for line, holds in told.items() if holds]
 
 
 @dataclass(frozen=True, slots=True)

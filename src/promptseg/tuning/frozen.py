@@ -22,8 +22,8 @@ class Frozen:
     """The stages before `cut`: their output, from the cache or made anew.
 
     A file is named by what it was made from: the pixels as the model sees them (the image and the
-    preprocessing), the weights of the frozen stages, and the type it is kept in. So a file is
-    never stale, and runs share them.
+    preprocessing), the weights of the frozen stages, what ran them, and the type it is kept in. So
+    a file is stale only where a model's code was changed, and runs share them.
     """
 
     model: Trainable
@@ -31,11 +31,13 @@ class Frozen:
     dtype: CacheType
     folder: Path | None  # None: nothing is kept
     weights: str  # hash of the frozen stages
+    ran_by: str  # version of PyTorch, and kind of device: their last digits differ
 
     def key(self, image: UInt8[np.ndarray, "h w 3"]) -> str:
         """Name what the stages make of an image."""
         pixels = self.model.pixels(image).float().cpu().numpy()
-        identity = f"{self.model.name}\n{self.weights}\n{self.cut}\n{self.dtype}\n{pixels.shape}\n"
+        told = (self.model.name, self.weights, self.cut, self.dtype, self.ran_by, pixels.shape)
+        identity = "".join(f"{value}\n" for value in told)
         return hashlib.sha256(identity.encode() + pixels.tobytes()).hexdigest()
 
     def path(self, key: str) -> Path:
@@ -102,7 +104,9 @@ def frozen_stages(model: Trainable, cut: int, dtype: CacheType, *, cached: bool)
         for key, value in sorted(model.network.get_submodule(name).state_dict().items()):
             digest.update(f"{name}.{key}\n".encode() + value.cpu().numpy().tobytes())
     folder = cache_dir() / "embeddings" if cached else None
-    return Frozen(model, cut, dtype, folder, digest.hexdigest())
+    device = next(model.network.parameters()).device.type
+    ran_by = f"torch {torch.__version__.partition('+')[0]} on {device}"
+    return Frozen(model, cut, dtype, folder, digest.hexdigest(), ran_by)
 
 
 def room_for(frozen: Frozen, image: UInt8[np.ndarray, "h w 3"], count: int) -> int:

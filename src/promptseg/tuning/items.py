@@ -13,9 +13,10 @@ from promptseg.corpus import Corpus, RowGroup
 from promptseg.errors import DataError
 from promptseg.mask import Rle, from_rle, to_rle
 from promptseg.sample import Sample, regroup, task_name
+from promptseg.subset import Choice, NothingLeftError, choose_subset
 from promptseg.tuning.frozen import Frozen
 from promptseg.tuning.settings import Augmentation, Settings
-from promptseg.tuning.split import Owner, Role, Split
+from promptseg.tuning.split import NO_TARGET, Owner, Role, Split, Wanted
 
 # of the eight turns and mirrorings of a square, by their number: 4 mirrors, 1 to 3 turn
 VARIANTS: dict[Augmentation, tuple[int, ...]] = {
@@ -72,25 +73,55 @@ class Items:
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> images
 
 
+def wanted_targets(corpora: Sequence[Corpus], settings: Settings) -> Wanted:
+    """List, per corpus, the targets that may be trained on (image_id -> target_ids); None: all.
+
+    Raises
+    ------
+    DataError
+        The condition of the settings is none, or holds for nothing in any corpus.
+    """
+    if settings.where is None:
+        return [None] * len(corpora)
+    choice = Choice(where=settings.where)
+    found: list[dict[str, frozenset[str]]] = []
+    for corpus in corpora:
+        try:
+            subset = choose_subset(corpus, choice, unit=settings.unit)
+        except NothingLeftError:
+            found.append({})
+        else:
+            found.append({image_id: ids for image_id, ids in subset.targets.items() if ids})
+    if not any(found):
+        raise DataError(f"--where {settings.where!r} leaves no target. Loosen it.")
+    return found
+
+
 def gather(
     corpora: Sequence[Corpus],
     split: Split,
-    chosen: Sequence[dict[str, frozenset[str]] | None],
+    wanted: Wanted,
     settings: Settings,
     frozen: Frozen,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Role, Item | str]]:
-    """Yield every image of train and val as an item, or the reason why it is left out.
+    """Yield the images of train and val as items, or the reasons why they are left out.
 
-    `chosen` are, per corpus, the targets to be trained on (image_id -> target_ids); None: all.
+    `wanted` are, per corpus, the targets to be trained on (image_id -> target_ids); None: all. Of
+    the images only a share may be taken: (1, 3) takes the second of every three.
     """
     roles: tuple[Role, ...] = ("train", "val")
+    seen = -1
     for number, corpus in enumerate(corpora):
         of = {i: role for role in roles for i in split.ids(role, number)}
-        wanted = chosen[number]
-        targets = None if wanted is None else {i: wanted[i] for i in of if i in wanted}
+        own = wanted[number]
+        targets = None if own is None else {i: own[i] for i in of if i in own}
         for group in corpus.groups_of(of if targets is None else targets):
             for sample in corpus.read(group, targets):
-                if sample.image_id in of:
+                if sample.image_id not in of:
+                    continue
+                seen += 1
+                if seen % share[1] == share[0]:
                     role = of[sample.image_id]
                     yield role, _item(sample, (number, group), role, (split, settings, frozen))
 
@@ -107,7 +138,7 @@ def _item(
         if t.mask.any()
     )
     if not goals:
-        return "it has no target to train on"
+        return NO_TARGET
     variants = VARIANTS[settings.augmentation] if role == "train" else (0,)
     keys: tuple[str, ...] = ()
     if frozen.folder is not None:

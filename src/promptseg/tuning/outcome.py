@@ -26,6 +26,7 @@ class Outcome:
     n_subjects: dict[str, int]  # role -> subjects (images, where these are split)
     n_images: dict[str, int]
     n_targets: dict[str, int]  # of train and val
+    also: list[str] = field(default_factory=list)  # fingerprints of corpora that nobody was seen of
     datasets: list[dict[str, str | None]] = field(default_factory=list)  # name, licence, citation
     images: list[str] = field(default_factory=list)  # of train and val: hashes, shortened
     tasks: list[str] = field(default_factory=list)  # trained on
@@ -41,7 +42,8 @@ class Outcome:
     best_step: int = 0
     best_score: float | None = None  # None: nobody chose, the last state counts
     seconds: float = 0.0  # of this start; a training that was interrupted took longer
-    peak_bytes: int = 0
+    peak_bytes: int = 0  # of the first process's main memory ...
+    device_peak_bytes: int = 0  # ... and of its GPU, by PyTorch
     cache_bytes: int = 0
     device: str = "cpu"
     processes: int = 1

@@ -51,6 +51,8 @@ def facts(own: Outcome) -> Iterator[Fact]:
     yield Fact("Steps", (_steps(own),))
     yield Fact("Wall time", (f"{duration(own.seconds)} (of the last start)",))
     yield Fact("Peak memory", (size(own.peak_bytes),))
+    if own.device_peak_bytes:
+        yield Fact("Peak memory of the GPU", (size(own.device_peak_bytes),))
     yield Fact("Cache of features", (size(own.cache_bytes),))
     several = f", {own.processes} processes" if own.processes > 1 else ""
     yield Fact("Device", (f"{own.device}{several}",))

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import polars as pl
+
 from promptseg.contamination import contaminated
 from promptseg.paired import Cell, Unit
 from promptseg.report import words
@@ -187,7 +189,8 @@ def _of_runs(story: Story) -> Iterator[str]:
 
 def _too_many(story: Story) -> Iterator[str]:
     """Compare the subjects of the runs with those held out, of whom only the number is known."""
-    own, records = story.outcome, story.records
+    own, apart = story.outcome, set(story.outcome.also)
+    records = story.records.filter(~pl.col("corpus").is_in(apart))
     trained = records.filter(
         records["task"].is_in(own.tasks)
         & records["dataset"].is_in([data.get("name") for data in own.datasets])

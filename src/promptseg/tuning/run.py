@@ -5,8 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from promptseg.contamination import HASH_LETTERS, declared
 from promptseg.corpus import Corpus
 from promptseg.errors import DataError, ModelError
 from promptseg.memory import peak_bytes
-from promptseg.subset import Choice, choose_subset
 from promptseg.tuning.frozen import Frozen, frozen_stages, room_for
-from promptseg.tuning.items import VARIANTS, Item, Items, Source, gather
+from promptseg.tuning.items import VARIANTS, Item, Items, Source, gather, wanted_targets
 from promptseg.tuning.network import (
     Chosen,
     choose_parameters,
@@ -26,10 +26,24 @@ from promptseg.tuning.network import (
 )
 from promptseg.tuning.outcome import FILE, Outcome
 from promptseg.tuning.settings import Precision, Settings
-from promptseg.tuning.split import ROLES, Division, Split, check_apart, check_unseen, split_corpora
+from promptseg.tuning.split import (
+    ROLES,
+    Division,
+    Image,
+    Role,
+    Split,
+    Wanted,
+    check_apart,
+    check_unseen,
+    split_corpora,
+)
 from promptseg.tuning.state import alone, check_identity, load_best
 from promptseg.tuning.training import Event, Training, guarded, identity_of, train
 
+NEEDED = ("accelerate", "peft", "tensorboard")
+# of processes for each other: one may encode, or write, for hours; those of one that died are ended
+# by what started them
+PATIENCE = timedelta(days=2)
 RECORDED = ("promptseg", "torch", "transformers", "accelerate", "peft", "numpy")
 
 
@@ -79,6 +93,11 @@ class Job:
     also: tuple[Corpus, ...] = ()  # scored before and after as well: what was forgotten
 
 
+def split_of(job: Job) -> Split:
+    """Divide the images of a job; raises DataError as `split_corpora` does."""
+    return split_corpora(job.corpora, job.division, wanted_targets(job.corpora, job.settings))
+
+
 def make_accelerator(device: str, precision: Precision = "no") -> Any:
     """Make what knows the device, the precision and the other processes.
 
@@ -89,13 +108,14 @@ def make_accelerator(device: str, precision: Precision = "no") -> Any:
     ModelError
         The extra `train` is not installed, or the device cannot be taken.
     """
-    try:
-        from accelerate import Accelerator
-        from accelerate.utils import patch_environment
-    except ImportError as error:
+    if lacking := [name for name in NEEDED if find_spec(name) is None]:
         raise ModelError(
-            "Fine-tuning needs accelerate, peft and tensorboard: pip install 'promptseg[train]'."
-        ) from error
+            f"Fine-tuning needs accelerate, peft and tensorboard, and {', '.join(lacking)} is not "
+            "installed: pip install 'promptseg[train]'."
+        )
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs, patch_environment
+
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and ":" in device:
         raise ModelError(
@@ -105,7 +125,12 @@ def make_accelerator(device: str, precision: Precision = "no") -> Any:
     chosen = {} if several or device == "cpu" else {"ACCELERATE_TORCH_DEVICE": device}
     try:
         with patch_environment(**chosen):  # else accelerate takes the first it finds
-            accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+            accelerator = Accelerator(
+                cpu=device == "cpu",
+                mixed_precision=precision,
+                # no backend: the default of these is for GPUs only
+                kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PATIENCE)],
+            )
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"Cannot train on {device} with precision {precision}: {error}") from error
     if several and accelerator.num_processes == 1:
@@ -145,7 +170,8 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
             f"The settings ask for precision {job.settings.precision}, and the process was started "
             f"with {accelerator.mixed_precision}: make them agree (--precision)."
         )
-    split = split_corpora(job.corpora, job.division)
+    wanted = wanted_targets(job.corpora, job.settings)
+    split = split_corpora(job.corpora, job.division, wanted)
     check_apart(split, job.also)
     unlisted = check_unseen(split, model.name, declared(job.asked, model))
     identity = identity_of(model, job.settings, split, job.corpora, str(accelerator.device))
@@ -157,7 +183,7 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
             frozen = frozen_stages(
                 model, chosen.cut, job.settings.cache_dtype, cached=job.settings.cached
             )
-            gathering = _gather(job, split, frozen, accelerator)
+            gathering = _gather(job, (split, wanted), frozen, accelerator)
             items, kept = yield from guarded(gathering, job.folder)
             training = Training(
                 model=model,
@@ -217,34 +243,38 @@ def _check_folder(folder: Path) -> None:
 
 
 def _gather(
-    job: Job, split: Split, frozen: Frozen, accelerator: Any
+    job: Job, whose: tuple[Split, Wanted], frozen: Frozen, accelerator: Any
 ) -> Generator[Gathered, None, tuple[Items, int]]:
-    """Encode what is trained on; every process finds what another has kept."""
+    """Encode what is trained on: every process its share, and then finds what others have kept."""
+    split, wanted = whose
     count = len(split.images["train"]) + len(split.images["val"])
     items = Items({role: [] for role in ROLES})
-    left_out: Counter[str] = Counter()
+    left_out = Counter(split.left_out)
     kept = 0
     if frozen.folder is not None:
         per_image = len(VARIANTS[job.settings.augmentation])
         total = per_image * len(split.images["train"]) + len(split.images["val"])
         kept = room_for(frozen, _first_image(job), total)
-    with accelerator.main_process_first():
-        chosen = [_chosen(corpus, job.settings) for corpus in job.corpora]
-        for done, (role, item) in enumerate(
-            gather(job.corpora, split, chosen, job.settings, frozen), start=1
-        ):
-            if isinstance(item, Item):
-                items.of_role[role].append(item)
-            else:
-                left_out[item] += 1
-            yield Gathered(done, count, kept)
+    here, of = accelerator.process_index, accelerator.num_processes
+    if of > 1 and frozen.folder is not None:
+        shares = gather(job.corpora, split, wanted, job.settings, frozen, (here, of))
+        for done, _ in enumerate(shares, start=1):
+            yield Gathered(min(done * of, count), count, kept)
+        accelerator.wait_for_everyone()
+    every = gather(job.corpora, split, wanted, job.settings, frozen)
+    for done, (role, item) in enumerate(every, start=1):
+        if isinstance(item, Item):
+            items.of_role[role].append(item)
+        else:
+            left_out[item] += 1
+        yield Gathered(done, count, kept)
     items.left_out = dict(left_out)
     for role in ROLES[:2]:
         if not items.of_role[role] and split.images[role]:
             reasons = ", ".join(f"{reason} ({n})" for reason, n in left_out.items())
             raise DataError(
                 f"None of the {len(split.images[role])} images of the {role} split can be used: "
-                f"{reasons or 'they have no target that --where leaves'}."
+                f"{reasons}."
             )
     return items, kept
 
@@ -256,13 +286,6 @@ def _first_image(job: Job) -> Any:
                 if hasattr(sample, "image"):
                     return sample.image
     raise DataError("No image of the corpus can be read. Curate it again.")
-
-
-def _chosen(corpus: Corpus, settings: Settings) -> dict[str, frozenset[str]] | None:
-    if settings.where is None:
-        return None
-    subset = choose_subset(corpus, Choice(where=settings.where), unit=settings.unit)
-    return {image_id: ids for image_id, ids in subset.targets.items() if ids}
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +304,27 @@ class Sizes:
     cache_bytes: int
 
 
+def _device_peak(device: Any) -> int:
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def _outcome(
     job: Job, split: Split, training: Training, sizes: Sizes, base_hash: str, clock: Clock
 ) -> Outcome:
     items, done = training.items, training.done
-    datasets = {str(d): d for corpus in job.corpora for d in corpus.info.datasets}
+    used: dict[Role, list[Image]] = {"test": list(split.images["test"])}
+    for role in ROLES[:2]:
+        own = {(item.place[0], item.image_id) for item in items.of_role[role]}
+        used[role] = [i for i in split.images[role] if (i.corpus, i.image_id) in own]
+    names = {image.owner[0] for role in ROLES[:2] for image in used[role]}
+    datasets = {
+        str(d): d
+        for corpus in job.corpora
+        for d in corpus.info.datasets
+        if d.get("name") is None or d["name"] in names
+    }
     rows, steps_per_row = done.course.told()
     return Outcome(
         name=job.name,
@@ -295,20 +334,14 @@ def _outcome(
         settings=training.settings.told(),
         split_source=split.source,
         split_by=split.division.by,
-        n_subjects={role: len(split.owners(role)) for role in ROLES},
-        n_images={role: len(split.images[role]) for role in ROLES},
+        n_subjects={role: len({i.owner for i in used[role]}) for role in ROLES},
+        n_images={role: len(used[role]) for role in ROLES},
         n_targets={
             role: sum(len(item.goals) for item in items.of_role[role]) for role in ROLES[:2]
         },
+        also=[corpus.info.fingerprint for corpus in job.also],
         datasets=list(datasets.values()),
-        images=sorted(
-            {
-                image.content[:HASH_LETTERS]
-                for role in ROLES[:2]
-                for image in split.images[role]
-                if image.is_used
-            }
-        ),
+        images=sorted({i.content[:HASH_LETTERS] for role in ROLES[:2] for i in used[role]}),
         tasks=sorted({goal.task for item in items.of_role["train"] for goal in item.goals}),
         left_out=items.left_out,
         n_values=training.chosen.n_values,
@@ -323,6 +356,7 @@ def _outcome(
         best_score=done.best_score if items.of_role["val"] else None,
         seconds=round(clock.seconds, 1),
         peak_bytes=peak_bytes(),
+        device_peak_bytes=_device_peak(training.accelerator.device),
         cache_bytes=sizes.cache_bytes,
         device=str(training.accelerator.device),
         processes=training.accelerator.num_processes,

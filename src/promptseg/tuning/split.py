@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from promptseg.contamination import HASH_LETTERS, Declared, pixel_hashes, with_targets
@@ -19,6 +19,7 @@ WORDS: Mapping[str, Role] = {
     **dict.fromkeys(("test", "testing", "held-out", "holdout"), "test"),
 }
 OWN = "the corpus's own split"
+NO_TARGET, NOT_WANTED = "it has no target", "it has no target that --where leaves"
 Owner = tuple[str, str]  # (dataset, subject), or (dataset, image_id) where images are split
 
 
@@ -61,6 +62,7 @@ class Image:
     subject: str | None = None
     is_used: bool = True  # it has a target: what has none, as a black slice, tells nothing
     file: str = ""  # hash of its file, which cards of before list
+    is_wanted: bool = True  # it has a target that may be trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Split:
     division: Division
     source: str  # where the split comes from, in words
     images: Mapping[Role, tuple[Image, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> images
 
     def owners(self, role: Role) -> list[Owner]:
         """List the subjects of a role (or images, where these are split), in order."""
@@ -80,12 +83,21 @@ class Split:
         return frozenset(i.image_id for i in self.images[role] if i.corpus == corpus)
 
 
-def split_corpora(corpora: Sequence[Corpus], division: Division) -> Split:
+Wanted = Sequence[Mapping[str, frozenset[str]] | None]
+
+
+def split_corpora(
+    corpora: Sequence[Corpus], division: Division, wanted: Wanted | None = None
+) -> Split:
     """Divide the images of corpora into train, val and test.
 
     Subjects are drawn within every dataset, of which three are the fewest that give all roles one;
     of two one is held out, a single one is trained on. An image that lies in two splits, under
     whatever subject, is a leak.
+
+    Images without a target are in no role. `wanted` are, per corpus, the targets that may be
+    trained on (image_id -> target_ids; None: all): what has none is neither trained on nor chooses,
+    and may be held out.
 
     Raises
     ------
@@ -93,17 +105,48 @@ def split_corpora(corpora: Sequence[Corpus], division: Division) -> Split:
         Subjects are unknown, a role is left empty, a named subject is not there, a subject or an
         image would be in two splits, or fewer subjects are left to train on than were asked for.
     """
-    images = [image for number, c in enumerate(corpora) for image in _images(number, c, division)]
+    every = [
+        replace(image, is_wanted=wanted is None or _is_wanted(image, wanted[number]))
+        for number, corpus in enumerate(corpora)
+        for image in _images(number, corpus, division)
+    ]
+    images = [image for image in every if image.is_used]
+    left_out = {NO_TARGET: len(every) - len(images)}
     if not division.test_subjects and any(image.split for image in images):
         given = _given(images, division)
         less = [role for role in ROLES if division.leaves_out(role)]
         source = OWN + "".join(f", without its {role}" for role in less)
-        split = _checked(Split(division, source, given), division)
-        return _fewer(split, division)
-    roles = _drawn(images, division)
-    named = "subjects named" if division.test_subjects else "drawn"
-    source = f"{named}, by {division.by}, seed {division.seed}"
-    return _fewer(_checked(Split(division, source, _by_role(images, roles)), division), division)
+        split = Split(division, source, given, left_out)
+    else:
+        named = "subjects named" if division.test_subjects else "drawn"
+        source = f"{named}, by {division.by}, seed {division.seed}"
+        roles = _by_role(images, _drawn(images, division))
+        split = Split(division, source, roles, left_out)
+    return _fewer(_only_wanted(_checked(split, division)), division)
+
+
+def _is_wanted(image: Image, wanted: Mapping[str, frozenset[str]] | None) -> bool:
+    return wanted is None or image.image_id in wanted
+
+
+def _only_wanted(split: Split) -> Split:
+    """Leave out of train and val what has no target to train on."""
+    images = dict(split.images)
+    for role in ROLES[:2]:
+        images[role] = tuple(image for image in split.images[role] if image.is_wanted)
+        if split.images[role] and not images[role]:
+            n_images = len(split.images[role])
+            raise DataError(
+                f"None of the {n_images} images of the {role} split can be used: they have no "
+                "target that --where leaves. Loosen it, or divide the subjects otherwise (--seed)."
+            )
+    before, after = (sum(len(of[role]) for role in ROLES[:2]) for of in (split.images, images))
+    left_out = {reason: n for reason, n in split.left_out.items() if n}
+    return replace(
+        split,
+        images=images,
+        left_out=left_out | ({NOT_WANTED: before - after} if before > after else {}),
+    )
 
 
 def _images(number: int, corpus: Corpus, division: Division) -> Iterable[Image]:
@@ -140,7 +183,9 @@ def _given(images: Sequence[Image], division: Division) -> dict[Role, tuple[Imag
     if not found["val"] and division.val_share:
         owners = _by_dataset(found["train"])
         chosen = {
-            o for s in owners.values() for o in _shuffled(s, division.seed)[: _n_val(s, division)]
+            o
+            for s in owners.values()
+            for o in _choosing(_shuffled(s, division.seed), found["train"], division)
         }
         found["val"] = tuple(i for i in found["train"] if i.owner in chosen)
         found["train"] = tuple(i for i in found["train"] if i.owner not in chosen)
@@ -158,10 +203,18 @@ def _drawn(images: Sequence[Image], division: Division) -> dict[Owner, Role]:
         else:
             test = order[: _count(len(order), division.test_share, fewest=2)]
         rest = [owner for owner in order if owner not in set(test)]
-        val = rest[: _n_val(rest, division)]
-        for role, found in zip(ROLES, (rest[len(val) :], val, test), strict=True):
+        val = _choosing(rest, images, division)
+        train = [owner for owner in rest if owner not in set(val)]
+        for role, found in zip(ROLES, (train, val, test), strict=True):
             roles.update(dict.fromkeys(found, role))
     return roles
+
+
+def _choosing(owners: Sequence[Owner], images: Iterable[Image], division: Division) -> list[Owner]:
+    """Take those who choose the best state, of the owners of a target that may be trained on."""
+    able = {image.owner for image in images if image.is_wanted}
+    left = [owner for owner in owners if owner in able]
+    return left[: _count(len(left), division.val_share, fewest=2)]
 
 
 def _named(owners: Mapping[str, Sequence[Owner]], division: Division) -> set[Owner]:
@@ -175,10 +228,6 @@ def _named(owners: Mapping[str, Sequence[Owner]], division: Division) -> set[Own
             raise DataError(f"There is no subject {word!r} to hold out. The corpus has {some}, ...")
         found |= hits
     return found
-
-
-def _n_val(subjects: Sequence[Owner], division: Division) -> int:
-    return _count(len(subjects), division.val_share, fewest=2)
 
 
 def _count(n: int, share: float, *, fewest: int) -> int:
@@ -224,7 +273,10 @@ def _refuse_leaks(split: Split) -> None:
 def _checked(split: Split, division: Division) -> Split:
     """Refuse leaks, then empty roles."""
     _refuse_leaks(split)
-    count = len({image.owner for role in ROLES for image in split.images[role]})
+    every = [image for role in ROLES for image in split.images[role]]
+    owners = {image.owner for image in every}
+    able = {image.owner for image in every if image.is_wanted}
+    which = "" if able == owners else f" ({len(able)} with a target that --where leaves)"
     for role, images in split.images.items():
         if not images and split.source.startswith(OWN) and not division.leaves_out(role):
             raise DataError(
@@ -233,9 +285,9 @@ def _checked(split: Split, division: Division) -> Split:
             )
         if not images and not division.leaves_out(role):
             raise DataError(
-                f"The {role} split is empty: {count} {division.by}{'s' * (count != 1)} cannot give "
-                "train, val and test one each. They are drawn within each data set, of which "
-                "three are the fewest; curate more, or check --subject-pattern."
+                f"The {role} split is empty: {len(owners)} {division.by}{'s' * (len(owners) != 1)}"
+                f"{which} cannot give train, val and test one each. They are drawn within each "
+                "data set, of which three are the fewest; curate more, or check --subject-pattern."
             )
     return split
 
@@ -253,7 +305,7 @@ def _fewer(split: Split, division: Division) -> Split:
     kept = set(_in_turn(split.images["train"], f"{division.seed}/{division.draw}")[:number])
     images = {**split.images, "train": tuple(i for i in split.images["train"] if i.owner in kept)}
     source = f"{split.source}; {number} of {every} to train on, draw {division.draw}"
-    return Split(division, source, images)
+    return replace(split, source=source, images=images)
 
 
 def _in_turn(images: Iterable[Image], seed: str) -> list[Owner]:

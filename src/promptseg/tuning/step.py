@@ -75,7 +75,10 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if of == 1:
                 raise
-            stopped, sums = error, sums * float("nan")  # others wait for these, and stop by them
+            # others wait for the sums, and stop by them; the error holds what filled the memory
+            stopped, sums = error.with_traceback(None), sums * float("nan")
+        if stopped is not None and self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
         sums, norm = self._shared(sums)
         if stopped is not None:
             raise stopped

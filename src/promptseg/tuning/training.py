@@ -112,11 +112,13 @@ def identity_of(
     model: Trainable, settings: Settings, split: Split, corpora: Sequence[Corpus], device: str
 ) -> str:
     """Name everything that the course of a training depends on."""
+    told = settings.told()
+    del told["overfit_steps"]  # a check leaves the course as it is
     images = {role: [(i.corpus, i.image_id) for i in split.images[role]] for role in split.images}
     content = {
         "weights": model.weights_hash,
         "model": model.name,
-        "settings": settings.told(),
+        "settings": told,
         "images": images,
         "corpora": [corpus.info.fingerprint for corpus in corpora],
         "device": device.partition(":")[0],

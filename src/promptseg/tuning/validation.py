@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from promptseg.errors import ModelError
 from promptseg.metric import dice
 from promptseg.model import masks_at
 from promptseg.selection import choose
@@ -43,16 +44,33 @@ def tested_strategies(settings: Settings) -> list[Strategy]:
 def validate(
     model: Trainable, items: Sequence[Item], source: Source, settings: Settings, accelerator: Any
 ) -> Score:
-    """Score a model on items, shared among the processes."""
+    """Score a model on items, shared among the processes.
+
+    Raises
+    ------
+    ModelError
+        Another process could not score its share. What this one could not is raised as it is.
+    """
     from accelerate.utils import gather_object
 
     here, of = accelerator.process_index, accelerator.num_processes
-    found = [
-        value
-        for item in items[here::of]
-        for value in _values(model, item, source, settings, accelerator.device)
-    ]
-    return averaged(gather_object(found) if of > 1 else found)
+    found: list[Value] = []
+    stopped: Exception | None = None
+    try:
+        for item in items[here::of]:
+            found += _values(model, item, source, settings, accelerator.device)
+    except (RuntimeError, MemoryError) as error:
+        if of == 1:
+            raise
+        stopped = error.with_traceback(None)  # others wait for what was found
+    if of == 1:
+        return averaged(found)
+    shares = gather_object([(found, stopped is not None)])
+    if stopped is not None:
+        raise stopped
+    if any(has_stopped for _, has_stopped in shares):
+        raise ModelError("Another process stopped while it scored its share of a state.")
+    return averaged([value for own, _ in shares for value in own])
 
 
 def _values(
