@@ -34,10 +34,19 @@ NEEDED = "PROMPTSEG_NEED_BROWSER"  # set where a browser has to be there
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+# files that take about a minute or more of a core
+LONG = (
+    "test_tuning", "test_run", "test_report_browser", "test_tuning_wanted", "test_cli_finetune",
+    "test_curve", "test_mutated_files", "test_sample_set", "test_curation_memory",
+    "test_report_expected", "test_planted", "test_volume_formats",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that run real models: of several workers none ends long after others."""
+    """Begin with real models, then long files: of several workers none ends long after others."""
     real = {item.path for item in items if item.get_closest_marker("real")}
-    items.sort(key=lambda item: item.path not in real)
+    places = {name: place for place, name in enumerate(LONG, start=1)}
+    items.sort(key=lambda i: 0 if i.path in real else places.get(i.path.stem, len(LONG) + 1))
 
 
 @pytest.fixture(scope="session")

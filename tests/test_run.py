@@ -128,7 +128,7 @@ def test_a_shuffled_corpus_gives_the_same_records(tmp_path: Path):
 
 def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
     """Kill -9, start again, twenty times; then compare with a run that nobody disturbed."""
-    corpus = write_phantoms(tmp_path / "c", range(320))
+    corpus = write_phantoms(tmp_path / "c", range(200))
     script = Path(__file__).with_name("kill_nine.py")
     command = [sys.executable, str(script), str(corpus.path), str(tmp_path / "killed")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -136,7 +136,7 @@ def test_twenty_kills_at_random_moments_leave_the_same_records(tmp_path: Path):
     parts_after_each_kill = [int(word) for word in done.stdout.split()]
 
     assert len(parts_after_each_kill) == 20
-    assert 10 < parts_after_each_kill[-1] < 80, "the kills have to fall into the work"
+    assert 10 < parts_after_each_kill[-1] < 50, "the kills have to fall into the work"
     assert not list((tmp_path / "killed").rglob(".*.tmp")), "what kills left is swept away"
     _same(_run(corpus, tmp_path / "whole", fakes.slow()), killed)
 

@@ -451,18 +451,32 @@ def values(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "state" / "state.safetensors")
 
 
+SHORT = replace(QUICK, epochs=3, method="both")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    bright_model: Callable[[], Tiny], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Tiny, Path]:
+    """Train without a stop: what came of it, the model, and its folder."""
+    folder, model = tmp_path_factory.mktemp("whole"), bright_model()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTSEG_CACHE", str(folder / "cache"))
+        corpus = write_discs(folder / "dark.corpus", 18, grey=DARK)
+        outcome, _ = run(job(model, corpus, folder / "out", SHORT))
+    return outcome, model, folder / "out"
+
+
 @pytest.mark.parametrize("stop", [1, 6, 9, 18])
 @pytest.mark.parametrize("how", ["interrupted", "killed", "killed, its states few"])
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    bright_model, dark, tmp_path, monkeypatch, stop, how
+    uninterrupted, bright_model, dark, tmp_path, monkeypatch, stop, how
 ):
     """Whenever it stops, and whether it can still save, the same command ends the same."""
     monkeypatch.setattr(training, "SAVE_SECONDS", 1e9 if "few" in how else 0)
     monkeypatch.setattr(training, "SAVE_TIMES", 0)
-    settings = replace(QUICK, epochs=3, method="both")
-    finished = bright_model()
-    whole, _ = run(job(finished, dark, tmp_path / "whole", settings))
-    task = job(bright_model(), dark, tmp_path / "parts", settings)
+    whole, finished, folder = uninterrupted
+    task = job(bright_model(), dark, tmp_path / "parts", SHORT)
     steps = finetune(task, make_accelerator("cpu"))
     for event in steps:
         if isinstance(event, Stepped) and event.step == stop:
@@ -490,7 +504,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert whole.steps == parts.steps
     assert whole.epochs == parts.epochs
     assert whole.checks == parts.checks
-    a, b = values(tmp_path / "whole"), values(tmp_path / "parts")
+    a, b = values(folder), values(tmp_path / "parts")
     assert all(torch.equal(a[name], b[name]) for name in a)
     ended = finished.network.state_dict()
     for name, value in again.model.network.state_dict().items():
@@ -698,19 +712,17 @@ def test_other_weights_have_other_cache_files(bright_model, dark, tmp_path):
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2 * count
 
 
+SHARED = replace(QUICK, epochs=2, batch_size=3, method="both", overfit_steps=0)
 TWO = """
 import json, sys
 from pathlib import Path
-from phantom import write_discs
-from test_tuning import DARK, QUICK, job
+from test_tuning import SHARED, job
 from tiny import Tiny
-from dataclasses import replace
 from promptseg.corpus import open_corpus
 from promptseg.tuning.run import finetune, make_accelerator
 folder = Path(sys.argv[1])
 accelerator = make_accelerator("cpu")
-task = job(Tiny(), open_corpus(folder / "dark.corpus"), folder / sys.argv[2],
-           replace(QUICK, epochs=2, batch_size=3, method="both", overfit_steps=0))
+task = job(Tiny(), open_corpus(folder / "dark.corpus"), folder / "two", SHARED)
 steps = finetune(task, accelerator)
 while True:
     try:
@@ -720,7 +732,7 @@ while True:
         break
 if accelerator.is_main_process:
     told = {"steps": outcome.steps, "epochs": outcome.epochs, "n": outcome.processes}
-    (folder / f"{sys.argv[2]}.json").write_text(json.dumps(told))
+    (folder / "two.json").write_text(json.dumps(told))
 accelerator.end_training()
 """
 
@@ -766,21 +778,19 @@ def test_two_processes_equal_one_with_the_same_batch(dark, tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    found = []
-    for count in ("1", "2"):
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count,
-            "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-            str(script), str(tmp_path), f"n{count}",
-        ]  # fmt: skip
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads((tmp_path / f"n{count}.json").read_text()))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+        str(script), str(tmp_path),
+    ]  # fmt: skip
+    one, _ = run(job(Tiny(), dark, tmp_path / "one", SHARED))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = json.loads((tmp_path / "two.json").read_text())
 
-    one, two = found
-    assert (one["n"], two["n"]) == (1, 2)
-    assert np.abs(np.array(one["steps"]) - np.array(two["steps"])).max() < 1e-5
-    scores = [[line["dice"] for line in side["epochs"]] for side in (one, two)]
+    assert (one.processes, two["n"]) == (1, 2)
+    assert np.abs(np.array(one.steps) - np.array(two["steps"])).max() < 1e-5
+    scores = [[line["dice"] for line in side] for side in (one.epochs, two["epochs"])]
     assert np.abs(np.subtract(*scores)).max() < 1e-3
 
 

@@ -94,9 +94,8 @@ def answers(model: Any) -> np.ndarray:
     return np.stack([c.logits for c in model.segment(embedding, [BOX, CLICK])])
 
 
-@pytest.mark.parametrize("prompts", ["box", "points", "mixed", "clicks"])
-def test_all_that_is_chosen_is_reached_by_every_way_of_asking(phantoms, tmp_path, prompts):
-    """No parameter is listed as trained that a kind of prompt never uses."""
-    settings = replace(SHORT, prompts=prompts, prompt_encoder=True, rounds=1)
-
-    assert len(losses(phantoms, tmp_path / "out", settings)) == 3
+def test_all_that_is_chosen_is_reached_by_every_way_of_asking(phantoms, tmp_path):
+    """No parameter is listed as trained that a kind of prompt never uses; images encoded once."""
+    for prompts in ("box", "points", "mixed", "clicks"):
+        settings = replace(SHORT, prompts=prompts, prompt_encoder=True, rounds=1)
+        assert len(losses(phantoms, tmp_path / prompts, settings)) == 3, prompts
