@@ -4,8 +4,9 @@ python recipes/leave_one_out.py CORPUS... --method decoder --seed 0 --seed 1 --s
 
 Each fold trains on all subjects of a corpus but one, for a length that is fixed beforehand: nobody
 chooses a state, and nothing is chosen afterwards. Base and trained model are scored on the subject
-left out, with the same prompts. What is done stays in DIR, and is not done again. The last lines
-are, per task, the mean over seeds and its spread between them.
+left out, with the same prompts. What is done stays in DIR, and is not done again; with --keep FILE
+the values of every fold are written to a CSV file too, and folds that are in it need no DIR. The
+last lines are, per task, the mean over seeds and its spread between them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +25,7 @@ from promptseg.corpus import Corpus, open_corpus
 from promptseg.memory import keep_freed_memory, peak_bytes
 from promptseg.models import load_model
 from promptseg.paired import compare
+from promptseg.parquet import write_atomically
 from promptseg.record import open_run
 from promptseg.tuning.judge import judge, judged
 from promptseg.tuning.result import write_result
@@ -31,12 +34,19 @@ from promptseg.tuning.settings import PRESETS, Settings, changed
 from promptseg.tuning.split import Division
 
 MODEL, NAME = "litemedsam", "tuned"
+SHORT = 16  # letters of an identity
+COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("fold", "method"), pl.String),
+    "seed": pl.Int64,
+    **dict.fromkeys(("identity", "task", "selection"), pl.String),
+    **dict.fromkeys(("before", "after"), pl.Float64),
+}
 
 
-def subjects_of(corpus: Corpus) -> list[str]:
-    """List the subjects of a corpus, which are known all."""
+def subjects_of(corpus: Corpus) -> list[tuple[int, str]]:
+    """Give the subjects of a corpus, which are all known, with their numbers."""
     images = pl.read_parquet(corpus.path / "images" / "*.parquet", columns=["subject"])
-    return sorted(set(images["subject"].to_list()))
+    return list(enumerate(sorted(set(images["subject"].to_list()))))
 
 
 def identity(corpus: Corpus, subject: str, settings: Settings) -> str:
@@ -81,31 +91,47 @@ def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path) -> None
     (folder / "done.json").write_text(json.dumps(told))
 
 
-def records(folders: list[Path]) -> pl.DataFrame:
-    """Read the records of all folds of one seed."""
-    runs = [run for folder in folders for run in sorted((folder / "before-after").glob("*.run"))]
-    return pl.concat([open_run(run).records() for run in runs])
+def values_of(folder: Path) -> list[dict[str, object]]:
+    """Read the DICE of the subject that a fold left out, by task and selection, with boxes."""
+    runs = sorted((folder / "before-after").glob("*.run"))
+    records = pl.concat([open_run(run).records() for run in runs])
+    return [
+        {
+            "task": str(cell.group.task),
+            "selection": cell.group.selection,
+            "before": cell.before,
+            "after": cell.after,
+        }
+        for cell in compare(records, MODEL, NAME).cells
+        if cell.group.strategy == "box" and cell.before is not None and cell.after is not None
+    ]
 
 
-def table(folders: dict[int, list[Path]]) -> None:
-    """Print what every task gained: mean over seeds, and the spread between them."""
-    values: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for of_seed in folders.values():
-        for cell in compare(records(of_seed), MODEL, NAME).cells:
-            if cell.group.strategy == "box" and cell.before is not None and cell.after is not None:
-                key = (str(cell.group.task), cell.group.selection)
-                values[key].append((cell.before, cell.after))
+def table(values: pl.DataFrame) -> None:
+    """Print what every task gained: mean over seeds, and the spread between them.
+
+    `values` have a row per fold, seed, task and selection. A fold is a subject.
+    """
+    of_seeds = values.group_by("task", "selection", "seed").agg(pl.col("before", "after").mean())
+    values_of_task: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for task, selection, _, before, after in of_seeds.sort("seed").iter_rows():
+        values_of_task[task, selection].append((before, after))
+    print_gains(values_of_task)
+
+
+def print_gains(values: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
+    """Print the gains of tasks, of which every seed has a value before and after."""
     gains: dict[str, list[np.ndarray]] = defaultdict(list)
     most = max(map(len, values.values()))
     for (task, selection), pairs in sorted(values.items()):
         if len(pairs) < most:
             print(f"{task:45} {selection:9} only {len(pairs)} of {most} seeds are there")
             continue
-        before, after = np.array(pairs).T
-        gain = after - before
+        earlier, later = np.array(pairs).T
+        gain = later - earlier
         gains[selection].append(gain)
         print(
-            f"{task:45} {selection:9} {before.mean():.3f} -> {after.mean():.3f}  "
+            f"{task:45} {selection:9} {earlier.mean():.3f} -> {later.mean():.3f}  "
             f"{gain.mean():+.3f} (seeds {gain.min():+.3f} to {gain.max():+.3f})"
         )
     for selection, rows in gains.items():
@@ -116,8 +142,8 @@ def table(folders: dict[int, list[Path]]) -> None:
         )
 
 
-def main() -> None:
-    """Run the folds that are not done yet, seed by seed, and print the table."""
+def asked() -> argparse.Namespace:
+    """Read the words of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
@@ -130,37 +156,61 @@ def main() -> None:
     parser.add_argument("--lora-targets")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--keep", type=Path, help="CSV file of what every fold gave")
     parser.add_argument("--table", action="store_true", help="only print what is there")
-    told = parser.parse_args()
+    return parser.parse_args()
+
+
+def settings_of(told: argparse.Namespace, seed: int) -> Settings:
+    """Change the preset by what was asked for."""
+    return changed(
+        PRESETS[told.preset],
+        method=told.method,
+        epochs=told.epochs,
+        min_steps=told.min_steps,
+        augmentation=told.augmentation,
+        tokens=told.tokens,
+        lora_targets=told.lora_targets,
+        learning_rate=told.learning_rate,
+        seed=seed,
+        overfit_steps=0 if seed else None,  # the data do not change with the seed
+    )
+
+
+def done(folder: Path, name: str) -> bool:
+    """Tell whether a fold is done; it is an error where the folder is of another one."""
+    path = folder / "done.json"
+    if path.is_file() and json.loads(path.read_text()).get("identity") != name:
+        raise SystemExit(f"{folder} is of other data or settings: another --out")
+    return path.is_file()
+
+
+def main() -> None:
+    """Run the folds that are not done yet, seed by seed, and print the table."""
+    told = asked()
     keep_freed_memory()
     corpora = [open_corpus(path) for path in told.corpus]
-    folders: dict[int, list[Path]] = defaultdict(list)
-    for seed in told.seed or [0]:
-        settings = changed(
-            PRESETS[told.preset],
-            method=told.method,
-            epochs=told.epochs,
-            min_steps=told.min_steps,
-            augmentation=told.augmentation,
-            tokens=told.tokens,
-            lora_targets=told.lora_targets,
-            learning_rate=told.learning_rate,
-            seed=seed,
-            overfit_steps=0 if seed else None,  # the data do not change with the seed
-        )
-        for corpus in corpora:
-            for number, subject in enumerate(subjects_of(corpus)):
-                folder = told.out / f"{corpus.path.stem}-{number:02d}-seed{seed}"
-                done = folder / "done.json"
-                name = identity(corpus, subject, settings)
-                if done.is_file() and json.loads(done.read_text()).get("identity") != name:
-                    raise SystemExit(f"{folder} is of other data or settings: another --out")
-                if not done.is_file() and not told.table:
-                    fold(corpus, subject, settings, folder)
-                    print(folder.name, done.read_text(), flush=True)
-                if done.is_file():
-                    folders[seed].append(folder)
-    table(folders)
+    there = told.keep is not None and told.keep.is_file()
+    kept = pl.read_csv(told.keep, schema=COLUMNS) if there else pl.DataFrame(schema=COLUMNS)
+    names: list[str] = []
+    every = [(seed, c, *s) for seed in told.seed or [0] for c in corpora for s in subjects_of(c)]
+    for seed, corpus, number, subject in every:
+        settings = settings_of(told, seed)
+        folder = told.out / f"{corpus.path.stem}-{number:02d}-seed{seed}"
+        name = identity(corpus, subject, settings)
+        names.append(name[:SHORT])
+        if name[:SHORT] in set(kept["identity"]):
+            continue
+        if not done(folder, name) and not told.table:
+            fold(corpus, subject, settings, folder)
+            print(folder.name, (folder / "done.json").read_text(), flush=True)
+        if done(folder, name):
+            own = {"fold": folder.name, "method": told.method, "seed": seed}
+            rows = [own | {"identity": name[:SHORT]} | row for row in values_of(folder)]
+            kept = pl.concat([kept, pl.DataFrame(rows, schema=COLUMNS)])
+            if told.keep is not None:
+                write_atomically(told.keep, kept.write_csv(float_precision=5).encode())
+    table(kept.filter(pl.col("identity").is_in(names)))
 
 
 if __name__ == "__main__":
