@@ -11,6 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import typecheck
 
 # several workers share the cores; said before torch is imported, and to the processes of tests too
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -47,6 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     real = {item.path for item in items if item.get_closest_marker("real")}
     places = {name: place for place, name in enumerate(LONG, start=1)}
     items.sort(key=lambda i: 0 if i.path in real else places.get(i.path.stem, len(LONG) + 1))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let types be checked anew."""
+    typecheck.begin_test()
 
 
 @pytest.fixture(scope="session")
