@@ -236,18 +236,19 @@ class LiteMedSamPredictor:
     device = torch.device("cpu")
 
     def __init__(self, package: Any, network: nn.Module) -> None:
-        self.network = network
+        self.network, self.pixels = network, b""
         self.model = types.SimpleNamespace(mask_threshold=0.0)
         self.transform = package.SamPredictor(sized(256)).transform
 
     def set_image(self, image: np.ndarray) -> None:
-        """Encode an image, prepared as the authors do."""
-        self.image_hw = image.shape[:2]
-        self.features = self.network.image_encoder(torch.from_numpy(preprocess(image))[None])
+        """Encode an image, prepared as the authors do; the last one is still known."""
+        self.image_hw, pixels = image.shape[:2], image.tobytes()
+        if pixels != self.pixels:
+            self.features = self.network.image_encoder(torch.from_numpy(preprocess(image))[None])
+            self.pixels = pixels
 
     def reset_image(self) -> None:
-        """Forget it."""
-        del self.features
+        """Keep it: the generator is asked about one image several times."""
 
     def predict_torch(
         self, xy: Tensor, labels: Tensor, *, multimask_output: bool, return_logits: bool

@@ -127,9 +127,13 @@ def by_torchrun(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_of_torchrun_train_as_one(dark, tmp_path, capsys):
-    """As the help says it: one model, one page, the losses and the best state of one process."""
+    """As the help says it: one model, one page, the losses and the best state of one process.
+
+    Batches of three images, of which one process has two.
+    """
     alone, together = tmp_path / "alone", tmp_path / "together"
-    choosing = [*QUICK, "--val-share", "0.2"]
+    choosing = [*QUICK, "--val-share", "0.2", "--batch-size", "3"]
+    choosing += ["--method", "both", "--lora-targets", r"mix\.fc.*"]
     run(capsys, "finetune", dark, "--out", alone, *choosing)
 
     done = by_torchrun("finetune", dark, "--out", together, *choosing)
@@ -140,6 +144,8 @@ def test_two_processes_of_torchrun_train_as_one(dark, tmp_path, capsys):
     assert two.steps == [pytest.approx(step, abs=1e-5) for step in one.steps]
     assert two.best_score == pytest.approx(one.best_score, abs=1e-4)
     assert (one.best_step, len(one.epochs)) == (two.best_step, len(two.epochs))
+    scores = [[line["dice"] for line in side.epochs] for side in (one, two)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
     assert done.stderr.count("passed  gradients") == 1
     assert (together / "report.html").is_file()
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from promptseg.errors import ModelError, UnknownName, pick
-from promptseg.model import Candidates, Canvas, Segmenter, masks_at, pieces
+from promptseg.model import Candidates, Canvas, Segmenter, logits_at, masks_at, pieces
 from promptseg.models import load_model
 from promptseg.selection import choose
 
@@ -115,3 +115,14 @@ def test_masks_are_the_same_however_few_maps_are_enlarged_at_a_time(
     monkeypatch.setattr("promptseg.model.PIECE_BYTES", 1)
     assert len(list(pieces(4, canvas, (301, 193)))) == 4
     np.testing.assert_array_equal(masks_at(candidates, (301, 193)), together)
+
+
+def test_a_map_of_one_sample_is_enlarged_alike_alone_and_among_others():
+    """PyTorch rounds several of them otherwise than one; every pixel is the sample."""
+    maps = np.array([-0.3, 0.7, 9.0], np.float32)[:, None, None]
+    for canvas in (None, Canvas(1, (1, 1)), Canvas(5, (1, 1))):
+        together = logits_at(maps, canvas, (62, 67))
+        alone = [logits_at(one[None], canvas, (62, 67))[0] for one in maps]
+
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_array_equal(together, np.broadcast_to(maps, (3, 62, 67)))

@@ -1,7 +1,5 @@
 """Fine-tuning on planted images: it gets there, resumes exactly, and refuses its own bugs."""
 
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -712,31 +710,6 @@ def test_other_weights_have_other_cache_files(bright_model, dark, tmp_path):
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2 * count
 
 
-SHARED = replace(QUICK, epochs=2, batch_size=3, method="both", overfit_steps=0)
-TWO = """
-import json, sys
-from pathlib import Path
-from test_tuning import SHARED, job
-from tiny import Tiny
-from promptseg.corpus import open_corpus
-from promptseg.tuning.run import finetune, make_accelerator
-folder = Path(sys.argv[1])
-accelerator = make_accelerator("cpu")
-task = job(Tiny(), open_corpus(folder / "dark.corpus"), folder / "two", SHARED)
-steps = finetune(task, accelerator)
-while True:
-    try:
-        next(steps)
-    except StopIteration as stop:
-        outcome = stop.value
-        break
-if accelerator.is_main_process:
-    told = {"steps": outcome.steps, "epochs": outcome.epochs, "n": outcome.processes}
-    (folder / "two.json").write_text(json.dumps(told))
-accelerator.end_training()
-"""
-
-
 def test_two_trainings_do_not_write_one_folder(bright_model, dark, tmp_path):
     """The second is told so, and loses nothing; when the first is gone it goes on."""
     settings = replace(QUICK, epochs=2, overfit_steps=0)
@@ -768,30 +741,6 @@ def test_a_machine_that_does_not_see_the_state_stops_at_once(dark, tmp_path):
 
     with pytest.raises(ModelError, match="--out on a disk that all of them share"):
         list(finetune(task, Elsewhere()))
-
-
-def test_two_processes_equal_one_with_the_same_batch(dark, tmp_path):
-    """Batches of three images shared by two gloo processes have the losses of one process."""
-    import json
-    import os
-
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-        str(script), str(tmp_path),
-    ]  # fmt: skip
-    one, _ = run(job(Tiny(), dark, tmp_path / "one", SHARED))
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    two = json.loads((tmp_path / "two.json").read_text())
-
-    assert (one.processes, two["n"]) == (1, 2)
-    assert np.abs(np.array(one.steps) - np.array(two["steps"])).max() < 1e-5
-    scores = [[line["dice"] for line in side] for side in (one.epochs, two["epochs"])]
-    assert np.abs(np.subtract(*scores)).max() < 1e-3
 
 
 NO_SENSE = [

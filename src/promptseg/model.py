@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float32, UInt8
 from promptseg.prompt import Everything, Prompt, PromptKind
 from promptseg.strategy import StrategyKind
 from promptseg.weights import WheelFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Selection = Literal["single", "oracle", "predicted"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -160,6 +163,17 @@ def pieces(count: int, canvas: Canvas | None, size_hw: tuple[int, int]) -> Itera
         yield slice(start, start + most)
 
 
+def _resized(
+    maps: "Float32[Tensor, '1 n _ _']", size_hw: tuple[int, int]
+) -> "Float32[Tensor, '1 n h w']":
+    from torch.nn.functional import interpolate
+
+    if maps.shape[-2:] == (1, 1):
+        # for several of these PyTorch takes another kernel than for one, whose last digits differ
+        return maps.expand(-1, -1, *size_hw).contiguous()
+    return maps if maps.shape[-2:] == size_hw else interpolate(maps, size_hw, mode="bilinear")
+
+
 def logits_at(
     logits: Float32[np.ndarray, "n _ _"], canvas: Canvas | None, size_hw: tuple[int, int]
 ) -> Float32[np.ndarray, "n h w"]:
@@ -169,14 +183,11 @@ def logits_at(
     canvas, cut to the part that shows the image, then to the image.
     """
     import torch
-    from torch.nn.functional import interpolate
 
     maps = torch.from_numpy(np.ascontiguousarray(logits))[None]
     if canvas is not None:
-        if maps.shape[-2:] != (canvas.side, canvas.side):
-            maps = interpolate(maps, (canvas.side, canvas.side), mode="bilinear")
+        maps = _resized(maps, (canvas.side, canvas.side))
         maps = maps[..., : canvas.valid_hw[0], : canvas.valid_hw[1]]
-    if maps.shape[-2:] != size_hw:
-        maps = interpolate(maps, size_hw, mode="bilinear")
+    maps = _resized(maps, size_hw)
     at_size: Float32[np.ndarray, "n h w"] = maps[0].numpy()
     return at_size
