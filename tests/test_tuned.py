@@ -218,11 +218,11 @@ def test_the_authors_own_code_runs_an_exported_fine_tuned_model(
     ours = load_model(str(written(tmp_path / "m", "litemedsam", *names)))
     path = export_original(ours, tmp_path / "out.pth")
     original = _original(litemedsam_wheel, torch.load(path, weights_only=True), monkeypatch)
-    difference = _difference(original, ours, picture(*SHAPES[0]))
+    differences = [_difference(original, ours, picture(*shape)) for shape in SHAPES[:3]]
     published = _difference(original, load_model("litemedsam"), picture(*SHAPES[0]))
     again = load_model("litemedsam", weights=path)
 
-    assert difference < 1e-3
+    assert max(differences) < 1e-3
     assert published > 0.1
     for one, other in zip(answers(again), answers(ours), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -14,9 +14,9 @@ from promptseg.run import Progress, describe_run, evaluate_corpus
 from promptseg.strategy import STRATEGIES, Strategy
 from promptseg.subset import Choice, Subset, choose_subset
 from promptseg.tuned import load_tuned
-from promptseg.tuning.run import Job
+from promptseg.tuning.run import Job, split_of
 from promptseg.tuning.settings import Settings
-from promptseg.tuning.split import Split, split_corpora
+from promptseg.tuning.split import Split
 from promptseg.tuning.validation import TESTED
 
 
@@ -97,8 +97,7 @@ def judged(job: Job, made: Path, *, weights: Path | None = None) -> Judged:
     base = load_model(job.asked, weights=weights, device=device)
     models = {job.asked: base, str(made): _made(made, job, device)}
     plan = plan_of(job.settings, base)
-    split = split_corpora(job.corpora, job.division)
-    held_out = held_out_of(job.corpora, split, job.also)
+    held_out = held_out_of(job.corpora, split_of(job), job.also)
     made_of = trials(held_out, models, plan, job.folder / "before-after", device=device)
     return Judged(models, plan, made_of)
 

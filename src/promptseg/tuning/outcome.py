@@ -26,7 +26,7 @@ class Outcome:
     n_subjects: dict[str, int]  # role -> subjects (images, where these are split)
     n_images: dict[str, int]
     n_targets: dict[str, int]  # of train and val
-    also: list[str] = field(default_factory=list)  # fingerprints of corpora that nobody was seen of
+    also: list[str] = field(default_factory=list)  # fingerprints of --also: none trained on
     datasets: list[dict[str, str | None]] = field(default_factory=list)  # name, licence, citation
     images: list[str] = field(default_factory=list)  # of train and val: hashes, shortened
     tasks: list[str] = field(default_factory=list)  # trained on
