@@ -128,7 +128,7 @@ def write_archives(corpus: Corpus, model: LiteMedSamSegmenter, folder: Path) -> 
     folder.mkdir()
     for number, (sample, masks) in enumerate(samples_of(corpus)):
         with torch.no_grad():
-            features = model.encoder(model.pixels(sample.image))[0].numpy()
+            features = model.encoder(model.pixels(sample.image))[0].cpu().numpy()
         np.savez_compressed(
             folder / f"{number:05d}.npz", features=features, masks=np.stack(masks).astype(np.uint8)
         )
@@ -170,6 +170,8 @@ def plain_loss(logits: Float[Tensor, "b h w"], masks: Float[Tensor, "b h w"]) ->
 
 def plain_image(head: Any, record: dict[str, Tensor]) -> Float[Tensor, ""]:
     """Give the loss of one image: all its boxes in one call of transformers' decoder."""
+    device = next(head.parameters()).device
+    record = {name: value.to(device) for name, value in record.items()}
     with torch.no_grad():
         sparse, dense = head.prompt_encoder(None, None, record["boxes"][None], None)
         positions = head.image_positions()
@@ -229,7 +231,7 @@ def our_steps(
         folder=out,
     )
     with Board(out / "log") as board:
-        for happened in finetune(job, make_accelerator("cpu")):
+        for happened in finetune(job, make_accelerator(model.device.type)):
             if isinstance(happened, Stepped):
                 board.add(happened, happened.step)
                 yield happened.log.loss
@@ -242,7 +244,8 @@ def score(model: LiteMedSamSegmenter, folder: Path) -> float:
         with np.load(path) as kept:
             features, masks = kept["features"], kept["masks"] > 0
         image_hw = (masks.shape[1], masks.shape[2])
-        embedding = model.embedding(torch.from_numpy(features)[None], image_hw)
+        maps = torch.from_numpy(features)[None].to(model.device)
+        embedding = model.embedding(maps, image_hw)
         answers = model.segment(embedding, [tight_box(mask) for mask in masks])
         for answer, mask in zip(answers, masks, strict=True):
             found.append(dice(masks_at(answer, image_hw)[0], mask))
@@ -251,7 +254,7 @@ def score(model: LiteMedSamSegmenter, folder: Path) -> float:
 
 def run_side(given: argparse.Namespace) -> Course:
     """Train one side in this process, and measure it after its first steps."""
-    model, corpus = load(weights=given.weights), open_corpus(given.corpus)
+    model, corpus = load(weights=given.weights, device=given.device), open_corpus(given.corpus)
     if given.side == "ours":
         steps = our_steps(model, corpus, given.folder, given.epochs)
     else:
@@ -276,7 +279,7 @@ def in_process_of_its_own(side: str, given: argparse.Namespace) -> Course:
         own_start = f"import runpy; from {keep_freed_memory.__module__} import keep_freed_memory; "
         run_this = f"keep_freed_memory(); runpy.run_path({__file__!r}, run_name='__main__')"
         command = [sys.executable, "-c", own_start + run_this, "--side", side]
-    for name in ("corpus", "folder", "weights", "epochs", "workers"):
+    for name in ("corpus", "folder", "weights", "epochs", "workers", "device"):
         command += [f"--{name}", str(getattr(given, name))]
     own = {"OMP_NUM_THREADS": str(given.threads), "PROMPTSEG_CACHE": str(given.folder / "cache")}
     done = subprocess.run(
@@ -316,6 +319,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0, help="of the plain loop's DataLoader")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for name in ("--side", "--folder", "--weights"):
         hidden = str if name == "--side" else Path
         parser.add_argument(name, type=hidden, help=argparse.SUPPRESS)

@@ -266,6 +266,16 @@ def test_processes_choose_their_devices_themselves(monkeypatch):
         make_accelerator("cuda:1")
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    """Before any of them waits for another."""
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+
+    with pytest.raises(ModelError, match=r"^8 processes .* of which there are 4: start 4, or"):
+        make_accelerator("cuda")
+
+
 def test_adapters_alone_claim_nothing_new(dark, tmp_path):
     """The decoder that reads their embeddings is as it was."""
     made = {

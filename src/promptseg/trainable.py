@@ -29,7 +29,7 @@ class Trainable(Protocol):
     name: str
     weights_hash: str
     training: Training
-    network: "nn.Module"
+    network: "nn.Module"  # training brings it to its own device
     stages: tuple[str, ...]  # names of the encoder's submodules, in the order in which they run
     tokens: tuple[int, ...]  # the single-mask token first, then the multimask tokens
 

@@ -129,6 +129,9 @@ class LiteMedSamSegmenter:
         self.network = network
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
+        if self.device.type == "cuda":
+            # for the whole process; else convolutions round float32 to 10 bits, and win no time
+            torch.backends.cudnn.allow_tf32 = False
         # the head stays in float32: it is small, and its position encoding needs the digits
         self.encoder = network.image_encoder.to(self.device, self.dtype).eval()
         self.head = network.head.to(self.device).eval()

@@ -122,6 +122,8 @@ def make_accelerator(device: str, precision: Precision = "no") -> Any:
             f"Each of several processes takes a device of its own: say {device.partition(':')[0]}, "
             f"not {device}."
         )
+    if several and device == "cuda":
+        _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
     chosen = {} if several or device == "cpu" else {"ACCELERATE_TORCH_DEVICE": device}
     try:
         with patch_environment(**chosen):  # else accelerate takes the first it finds
@@ -146,6 +148,16 @@ def make_accelerator(device: str, precision: Precision = "no") -> Any:
     return accelerator
 
 
+def _check_gpus(processes: int) -> None:
+    import torch
+
+    if processes > (gpus := torch.cuda.device_count()):
+        raise ModelError(
+            f"{processes} processes were started on this machine, and each needs a GPU of its own, "
+            f"of which there are {gpus}: start {gpus}, or give --device cpu."
+        )
+
+
 def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     """Fine-tune a model, and yield what happens; return the outcome.
 
@@ -164,6 +176,7 @@ def finetune(job: Job, accelerator: Any) -> Generator[Happened, None, Outcome]:
     """
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     model, base_hash = trainable(job.model), job.model.weights_hash
+    model.network.to(accelerator.device)  # one's own may be elsewhere
     _check_folder(job.folder)
     if accelerator.mixed_precision != job.settings.precision:
         raise ModelError(
