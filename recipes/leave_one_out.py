@@ -7,6 +7,9 @@ chooses a state, and nothing is chosen afterwards. Base and trained model are sc
 left out, with the same prompts. What is done stays in DIR, and is not done again; with --keep FILE
 the values of every fold are written to a CSV file too, and folds that are in it need no DIR. The
 last lines are, per task, the mean over seeds and its spread between them.
+
+--share 0/4 does every fourth fold, from the first on: four such processes, on as many machines or
+on one GPU, do all of them, each with a --keep of its own. Their files may be joined.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from promptseg.corpus import Corpus, open_corpus
 from promptseg.memory import keep_freed_memory, peak_bytes
@@ -38,6 +42,7 @@ SHORT = 16  # letters of an identity
 COLUMNS: dict[str, Any] = {
     **dict.fromkeys(("fold", "method"), pl.String),
     "seed": pl.Int64,
+    "device": pl.String,
     **dict.fromkeys(("identity", "task", "selection"), pl.String),
     **dict.fromkeys(("before", "after"), pl.Float64),
 }
@@ -55,19 +60,20 @@ def identity(corpus: Corpus, subject: str, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path) -> None:
+def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path, device: str) -> None:
     """Train without one subject, and score base and trained model on it."""
     begun = time.monotonic()
+    accelerator = make_accelerator(device)
     job = Job(
         corpora=(corpus,),
-        model=load_model(MODEL),
+        model=load_model(MODEL, device=device),
         asked=MODEL,
         name=NAME,
         settings=settings,
         division=Division(test_subjects=(subject,), val_share=0),
         folder=folder,
     )
-    steps = finetune(job, make_accelerator("cpu"))
+    steps = finetune(job, accelerator)
     while True:
         try:
             next(steps)
@@ -85,10 +91,17 @@ def fold(corpus: Corpus, subject: str, settings: Settings, folder: Path) -> None
         "steps": outcome.n_steps,
         "images": outcome.n_images["train"],
         "peak_bytes_of_all_so_far": peak_bytes(),
+        "device": device_named(device),
+        "device_peak_bytes": outcome.device_peak_bytes,
     }
     for done_with in ("state", "model"):
         shutil.rmtree(folder / done_with)
     (folder / "done.json").write_text(json.dumps(told))
+
+
+def device_named(device: str) -> str:
+    """Name the GPU, or say cpu."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def values_of(folder: Path) -> list[dict[str, object]]:
@@ -142,6 +155,14 @@ def print_gains(values: dict[tuple[str, str], list[tuple[float, float]]]) -> Non
         )
 
 
+def share(word: str) -> tuple[int, int]:
+    """Read 0/4 as the first of four."""
+    index, _, count = word.partition("/")
+    if not 0 <= int(index) < int(count):
+        raise ValueError("the first of four is 0/4, the last one 3/4")
+    return int(index), int(count)
+
+
 def asked() -> argparse.Namespace:
     """Read the words of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -156,6 +177,8 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--lora-targets")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    parser.add_argument("--share", type=share, default=(0, 1), help="K/N: every N-th fold")
     parser.add_argument("--keep", type=Path, help="CSV file of what every fold gave")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     return parser.parse_args()
@@ -185,16 +208,29 @@ def done(folder: Path, name: str) -> bool:
     return path.is_file()
 
 
+def kept_in(path: Path | None) -> pl.DataFrame:
+    """Read what earlier folds gave."""
+    if path is None or not path.is_file():
+        return pl.DataFrame(schema=COLUMNS)
+    try:
+        columns = pl.read_csv(path, n_rows=0).columns
+        if columns != list(COLUMNS):
+            raise ValueError(f"its columns are {', '.join(columns)}")
+        return pl.read_csv(path, schema=COLUMNS)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise SystemExit(f"{path} cannot be gone on from: {error}. Give another --keep.") from error
+
+
 def main() -> None:
     """Run the folds that are not done yet, seed by seed, and print the table."""
     told = asked()
     keep_freed_memory()
     corpora = [open_corpus(path) for path in told.corpus]
-    there = told.keep is not None and told.keep.is_file()
-    kept = pl.read_csv(told.keep, schema=COLUMNS) if there else pl.DataFrame(schema=COLUMNS)
+    kept = kept_in(told.keep)
     names: list[str] = []
     every = [(seed, c, *s) for seed in told.seed or [0] for c in corpora for s in subjects_of(c)]
-    for seed, corpus, number, subject in every:
+    index, count = told.share
+    for seed, corpus, number, subject in every[index::count]:
         settings = settings_of(told, seed)
         folder = told.out / f"{corpus.path.stem}-{number:02d}-seed{seed}"
         name = identity(corpus, subject, settings)
@@ -202,10 +238,11 @@ def main() -> None:
         if name[:SHORT] in set(kept["identity"]):
             continue
         if not done(folder, name) and not told.table:
-            fold(corpus, subject, settings, folder)
+            fold(corpus, subject, settings, folder, told.device)
             print(folder.name, (folder / "done.json").read_text(), flush=True)
         if done(folder, name):
-            own = {"fold": folder.name, "method": told.method, "seed": seed}
+            device = json.loads((folder / "done.json").read_text()).get("device", "cpu")
+            own = {"fold": folder.name, "method": told.method, "seed": seed, "device": device}
             rows = [own | {"identity": name[:SHORT]} | row for row in values_of(folder)]
             kept = pl.concat([kept, pl.DataFrame(rows, schema=COLUMNS)])
             if told.keep is not None:
