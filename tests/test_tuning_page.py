@@ -180,6 +180,7 @@ def test_what_was_forgotten_is_on_the_first_screen(tmp_path):
     first = text.partition("All numbers: mean DICE")[0]
 
     assert re.search(r"not trained on: with box / single, mean DICE in spleen \(CT\) went", first)
+    assert "No target of these lost." in text  # of the liver's; those of the spleen did
     assert re.search(r"not judged by: with point1 / single, .*?: −0\.0[45]\d \(95", first)
 
 
@@ -196,6 +197,7 @@ def test_training_on_none_of_what_was_scored_is_told(tmp_path):
     text = text_of(html)
 
     assert "What tuned gained was not measured" in text
+    assert "No target gained." in text
     assert "Trained on, and not in these runs: kidney (CT)." in text
     assert rows_of(html)[0]["trained_on"] == "False"
 
@@ -399,7 +401,8 @@ def test_the_targets_that_gained_most_are_drawn_before_and_after(pictured):
         assert len(re.findall(r"<image ", figure)) == 1
         assert len(re.findall(r'class="prediction"', figure)) == 2
         assert len(re.findall(r'class="box"', figure)) == 2
-    assert "No target lost." in text_of(pictured)
+    assert "Of the tasks trained on, by the difference" in text_of(pictured)
+    assert "No target of these lost." in text_of(pictured)
     assert Tags(pictured).open == []
 
 

@@ -41,6 +41,7 @@ class Pictures:
 
     strategy: str
     selection: str
+    of_trained: bool  # of the tasks that were trained on, and of no others
     gained: tuple[Shown, ...]
     lost: tuple[Shown, ...]
     problems: tuple[str, ...]
@@ -54,13 +55,14 @@ def pictures(story: Story, corpora: Mapping[str, Corpus]) -> Pictures | None:
     cells = story.led()
     if not cells:
         return None
-    trained = [cell for cell in cells if story.is_trained(cell.group.task)] or cells
-    lead = min(trained, key=story.place).group
+    trained = [cell for cell in cells if story.is_trained(cell.group.task)]
+    wanted = trained or cells
+    lead = min(wanted, key=story.place).group
     pairs = pairs_of(story.records, story.comparison.before, story.comparison.after).filter(
         pl.col("strategy") == lead.strategy,
         pl.col("selection") == story.score,
         pl.col("jitter_mode").is_null(),
-        pl.col("task").is_in([str(cell.group.task) for cell in trained]),
+        pl.col("task").is_in([str(cell.group.task) for cell in wanted]),
         pl.col("difference").is_not_null(),
     )
     gained, lost = (list(_extreme(pairs, sign)) for sign in (1, -1))
@@ -85,7 +87,14 @@ def pictures(story: Story, corpora: Mapping[str, Corpus]) -> Pictures | None:
         tuple(by_identity.get(_identity(record), Shown(record)) for record in side)
         for side in (gained, lost)
     ]
-    return Pictures(lead.strategy, story.score, sides[0], sides[1], tuple(problems))
+    return Pictures(
+        strategy=lead.strategy,
+        selection=story.score,
+        of_trained=bool(trained),
+        gained=sides[0],
+        lost=sides[1],
+        problems=tuple(problems),
+    )
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
