@@ -135,6 +135,30 @@ def test_cells_that_are_not_shown_are_not_enlarged_and_cost_nothing_else(head: S
         torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=least)
 
 
+def test_a_token_that_is_asked_alone_is_what_it_is_beside_others(head: SamHead):
+    """The single-mask token has the same logits, predicted IoU and gradients."""
+    features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    seen = []
+    for n_masks in (4, 1):
+        head.zero_grad()
+        sparse = head.encoded(*_asked(head, "box+point"))
+        logits, iou = head.answer(head.prepare(features), sparse, n_masks)
+        assert (logits.shape[1], iou.shape[1]) == (n_masks, n_masks)
+        (logits[:, 0].square().mean() + iou[:, 0].square().sum()).backward()
+        named = {n: p.grad for n, p in head.mask_decoder.named_parameters() if p.grad is not None}
+        seen.append((logits[:, 0].detach(), iou[:, 0].detach(), named))
+    (expected, expected_iou, theirs), (found, iou, ours) = seen
+
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(iou, expected_iou, rtol=1e-5, atol=1e-5)
+    idle = {name for name, gradient in theirs.items() if not gradient.any()}
+    assert theirs.keys() - ours.keys() <= idle
+    assert all("hypernetworks_mlps" in name for name in theirs.keys() - ours.keys())
+    for name, gradient in ours.items():
+        least = 1e-6 if name.endswith("k_proj.bias") else 1e-4 * float(gradient.abs().max()) + 1e-9
+        torch.testing.assert_close(theirs[name], gradient, rtol=1e-3, atol=least)
+
+
 def test_mixed_types_learn_as_well(head: SamHead):
     """Under autocast gradients are PyTorch's own: near those of one type, in every weight."""
     features = torch.randn((1, 256, SIDE, SIDE), generator=torch.Generator().manual_seed(1))

@@ -82,7 +82,9 @@ class Tiny:
             maps = self.network.get_submodule(name)(maps)
         return maps
 
-    def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
+    def decode(
+        self, features: Any, image_hw: tuple[int, int], prompts: Any, tokens: str = "both"
+    ) -> list[Any]:
         """Decode pixel by pixel, from its features and where it lies to the prompt."""
         return [self._group(features, image_hw, group) for group in prompts]
 
@@ -140,10 +142,13 @@ class Tiny:
 class WrongToken(Tiny):
     """Train the last token as if it were the single-mask one."""
 
-    def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
+    def decode(
+        self, features: Any, image_hw: tuple[int, int], prompts: Any, tokens: str = "both"
+    ) -> list[Any]:
         """Give the tokens in another order than `segment`."""
         return [
-            (logits.flip(1), iou) for logits, iou in super().decode(features, image_hw, prompts)
+            (logits.flip(1), iou)
+            for logits, iou in super().decode(features, image_hw, prompts, tokens)
         ]
 
 
@@ -159,9 +164,11 @@ class FrozenByMistake(Tiny):
 class TrainedByMistake(Tiny):
     """Let gradients into what is to be frozen."""
 
-    def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
+    def decode(
+        self, features: Any, image_hw: tuple[int, int], prompts: Any, tokens: str = "both"
+    ) -> list[Any]:
         """Thaw the mixing stage."""
-        answers = super().decode(features, image_hw, prompts)
+        answers = super().decode(features, image_hw, prompts, tokens)
         bias = self.network.mix.fc1.bias.requires_grad_(True)
         return [(logits + bias.sum() - bias.sum().detach(), iou) for logits, iou in answers]
 
@@ -177,11 +184,13 @@ class OtherSize(Tiny):
 class Deaf(Tiny):
     """Give gradients, but too small to learn by."""
 
-    def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
+    def decode(
+        self, features: Any, image_hw: tuple[int, int], prompts: Any, tokens: str = "both"
+    ) -> list[Any]:
         """Answer alike, with gradients of the wrong sign."""
         return [
             (2 * logits.detach() - logits, iou)
-            for logits, iou in super().decode(features, image_hw, prompts)
+            for logits, iou in super().decode(features, image_hw, prompts, tokens)
         ]
 
 
@@ -190,12 +199,15 @@ class Exploding(Tiny):
 
     answers, most = 0, 90
 
-    def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
+    def decode(
+        self, features: Any, image_hw: tuple[int, int], prompts: Any, tokens: str = "both"
+    ) -> list[Any]:
         """Count, then fail."""
         self.answers += 1
         factor = float("nan") if self.answers > self.most else 1.0
         return [
-            (logits * factor, iou) for logits, iou in super().decode(features, image_hw, prompts)
+            (logits * factor, iou)
+            for logits, iou in super().decode(features, image_hw, prompts, tokens)
         ]
 
 
@@ -204,12 +216,14 @@ class Hungry(Tiny):
 
     answers, most = 0, 90
 
-    def decode(self, features: Any, image_hw: tuple[int, int], prompts: Any) -> list[Any]:
+    def decode(
+        self, features: Any, image_hw: tuple[int, int], prompts: Any, tokens: str = "both"
+    ) -> list[Any]:
         """Count, then fail as a GPU does."""
         self.answers += 1
         if self.answers > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-        return super().decode(features, image_hw, prompts)
+        return super().decode(features, image_hw, prompts, tokens)
 
 
 class HungryAlone(Hungry):

@@ -54,10 +54,12 @@ class Trainable(Protocol):
         features: "Float[Tensor, '1 c h w']",
         image_hw: tuple[int, int],
         prompts: Sequence[Sequence[Prompt]],
+        tokens: Tokens = "both",
     ) -> "list[tuple[Float[Tensor, 'b k h w'], Float[Tensor, 'b k']]]":
         """Decode groups of prompts of one image, those of a group alike in shape, with gradients.
 
-        Gives logits on the canvas and predicted IoU of the tokens, in the order of `tokens`.
+        Gives logits on the canvas and predicted IoU of all of the model's tokens, in their order;
+        where `tokens` asks for the single-mask one only, that is enough.
         """
         ...
 

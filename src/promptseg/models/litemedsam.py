@@ -234,16 +234,19 @@ class LiteMedSamSegmenter:
         features: Float[Tensor, "1 256 64 64"],
         image_hw: tuple[int, int],
         prompts: Sequence[Sequence[Prompt]],
-    ) -> list[tuple[Float[Tensor, "b 4 256 256"], Float[Tensor, "b 4"]]]:
+        tokens: Tokens = "both",
+    ) -> list[tuple[Float[Tensor, "b k 256 256"], Float[Tensor, "b k"]]]:
         """Decode groups of prompts of one image, with gradients; what they share is made once.
 
-        Beyond the image logits are 0: nobody asks for them.
+        Beyond the image logits are 0: nobody asks for them. `single` gives one token, not four.
         """
         valid_hw = resized_hw(image_hw)
         height, width = (-(-side // CELL_PX) for side in valid_hw)
         prepared = self.head.prepare(features, (height, width))
         embedding = Embedding(prepared, image_hw, valid_hw)
-        return [self._tokens(embedding, group) for group in prompts]
+        n_masks = 1 if tokens == "single" else len(self.tokens)
+        encoded = (self.head.encoded(*self.asked(embedding, group)) for group in prompts)
+        return [self.head.answer(prepared, sparse, n_masks) for sparse in encoded]
 
     def parameters_of(self, part: Part, tokens: Tokens, kinds: Set[PromptKind]) -> list[str]:
         """List the parameters of a part that have an effect on those tokens and prompts."""

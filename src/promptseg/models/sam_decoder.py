@@ -31,6 +31,7 @@ from promptseg.models.sam_gradients import (
 )
 
 HEADS = 8  # of every attention layer of the decoder
+N_MASKS = 4  # tokens: the single-mask one, and three multimask ones
 # parts of keys in SAM's original checkpoints -> in transformers; # is a digit, the first that fits
 # counts, in either direction
 RENAMED = (
@@ -191,25 +192,26 @@ class SamHead(nn.Module):
         return cast(Tensor, sparse)
 
     def answer(
-        self, image: Prepared, sparse: Float[Tensor, "1 b t c"]
-    ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4"]]:
-        """Decode prompts that are encoded."""
+        self, image: Prepared, sparse: Float[Tensor, "1 b t c"], n_masks: int = N_MASKS
+    ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k"]]:
+        """Decode prompts that are encoded; give the first mask tokens, the single-mask one first.
+
+        What is not given is not computed, where it begins to be computed apart.
+        """
         decoder: Any = self.mask_decoder
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         asked = torch.cat([own.expand(sparse.shape[1], -1, -1), sparse[0]], dim=1)
-        tokens, cells = two_way(decoder.transformer, asked, image, own.shape[0])
-        filters = torch.stack(
-            [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)],
-            dim=1,
-        )
+        tokens, cells = two_way(decoder.transformer, asked, image, 1 + n_masks)
+        networks = list(decoder.output_hypernetworks_mlps)[:n_masks]
+        filters = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(networks)], dim=1)
         logits = upscaled(decoder, cells, filters, image)
-        return logits, decoder.iou_prediction_head(tokens[:, 0])
+        return logits, decoder.iou_prediction_head(tokens[:, 0])[:, :n_masks]
 
 
 def two_way(
-    transformer: Any, asked: Float[Tensor, "b t c"], image: Prepared, n_own: int
-) -> tuple[Float[Tensor, "b own c"], Float[Tensor, "r c"]]:
-    """Let tokens and cells look at each other in turn; give own tokens, and the cells shown."""
+    transformer: Any, asked: Float[Tensor, "b t c"], image: Prepared, n_read: int
+) -> tuple[Float[Tensor, "b read c"], Float[Tensor, "r c"]]:
+    """Let tokens and cells look at each other in turn; give the first tokens, and cells shown."""
     first, second = transformer.layers
     tokens = first.layer_norm1(_among_tokens(first.self_attn, asked, asked))
     look = first.cross_attn_token_to_image
@@ -234,7 +236,7 @@ def two_way(
     cells = second.layer_norm4(_to_image(look, cells, seen, (tokens + asked, tokens)))
 
     look, seen = transformer.final_attn_token_to_image, seen_at(cells, image.positions)
-    tokens, asked = tokens[:, :n_own], asked[:, :n_own]  # those of the prompt have done their part
+    tokens, asked = tokens[:, :n_read], asked[:, :n_read]  # others have done their part
     keys = _wanted(look, tokens + asked, cells.shape[2])
     mean, cells = looked_last(keys, cells, seen, image.shown)
     found = _found(look, mean)

@@ -62,7 +62,7 @@ def _asked(stepper: Stepper, item: Item) -> tuple[Candidates, Tensor]:
     with torch.no_grad():
         maps = stepper.source.features(item, 0, stepper.accelerator.device)
         features = model.encode(maps, stepper.source.frozen.cut, len(model.stages))
-        ((logits, _),) = model.decode(features, item.image_hw, [[prompt]])
+        ((logits, _),) = model.decode(features, item.image_hw, [[prompt]], stepper.settings.tokens)
     (candidates,) = model.segment(model.embedding(features, item.image_hw), [prompt])
     return candidates, logits[0].float().cpu()
 

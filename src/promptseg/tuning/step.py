@@ -15,7 +15,7 @@ from promptseg.errors import ModelError
 from promptseg.model import Canvas
 from promptseg.models.cores import side_by_side
 from promptseg.prompt import Prompt, box_of, points_of
-from promptseg.trainable import Trainable
+from promptseg.trainable import Tokens, Trainable
 from promptseg.tuning.asking import corrected, draw_shape, make_prompt
 from promptseg.tuning.items import Item, Source, distorted, turned
 from promptseg.tuning.loss import Loss, image_loss, on_canvas
@@ -155,7 +155,9 @@ class Stepper:
         if self.settings.prompts == "clicks":  # some are left as they were asked first
             n_rounds += int(rng.integers(0, self.settings.rounds + 1))
         for number in range(n_rounds):
-            logits, iou = decoded(self.model, features, image_hw, prompts, self.accelerator)
+            logits, iou = decoded(
+                self.model, features, image_hw, prompts, self.settings.tokens, self.accelerator
+            )
             losses.append(
                 image_loss(
                     logits,
@@ -207,6 +209,7 @@ def decoded(
     features: Tensor,
     image_hw: tuple[int, int],
     prompts: Sequence[Prompt],
+    tokens: Tokens,
     accelerator: Any,
 ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k"]]:
     """Decode prompts of any shapes, in order."""
@@ -217,7 +220,7 @@ def decoded(
         groups.setdefault(shape, []).append(index)
     with accelerator.autocast():
         answers = model.decode(
-            features, image_hw, [[prompts[i] for i in group] for group in groups.values()]
+            features, image_hw, [[prompts[i] for i in group] for group in groups.values()], tokens
         )
     order = torch.tensor([index for group in groups.values() for index in group])
     back = torch.argsort(order).to(features.device)
