@@ -3,7 +3,7 @@
 python benchmarks/gpu.py
 
 In float32, with convolutions in TF32 as PyTorch has them by itself, and with the encoder in half
-precision. Weights are random ones, the same everywhere: times do not depend on them.
+precision.
 """
 
 import argparse
@@ -14,23 +14,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
 
 from promptseg.model import Candidates
-from promptseg.models.litemedsam import LiteMedSam, LiteMedSamSegmenter
+from promptseg.models.litemedsam import LiteMedSamSegmenter, load
 from promptseg.prompt import Box
 
 WAYS = (("float32", False), ("float32", True), ("bfloat16", False), ("float16", False))
 COMPARED = 8  # boxes
-
-
-def untrained(device: str, dtype: str = "float32") -> LiteMedSamSegmenter:
-    """Make the network, with weights large enough that answers differ."""
-    torch.manual_seed(0)
-    network = LiteMedSam()
-    for parameter in network.head.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    return LiteMedSamSegmenter(network, "random", device=device, dtype=dtype)
 
 
 def image() -> np.ndarray:
@@ -42,7 +32,8 @@ def image() -> np.ndarray:
 def features(model: LiteMedSamSegmenter) -> torch.Tensor:
     """Encode the image, and bring the result to the CPU."""
     with torch.inference_mode():
-        return model.encoder(model.pixels(image())).float().cpu()
+        made: torch.Tensor = model.encoder(model.pixels(image())).float().cpu()
+    return made
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
@@ -70,11 +61,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     given = parser.parse_args()
     boxes = [Box(10 + n % 90, 10 + n % 90, 200 + n % 90, 150 + n % 90) for n in range(given.boxes)]
-    here = untrained("cpu")
+    here = load()
     exact = features(here)
     answers = here.segment(here.embed([image()])[0], boxes[:COMPARED])
     for dtype, tf32 in WAYS:
-        there = untrained(given.device, dtype)
+        there = load(device=given.device, dtype=dtype)
         torch.backends.cudnn.allow_tf32 = tf32
         off = float((features(there) - exact).norm() / exact.norm())
         (embedding,) = there.embed([image()])
